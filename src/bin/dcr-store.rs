@@ -1,0 +1,3 @@
+//! The companion of the filter: durable clients, tenant settings and the Management API.
+
+fn main() {}

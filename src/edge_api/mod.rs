@@ -1,0 +1,102 @@
+//! The words the edge and the store say to each other. One set of types for both ends.
+//!
+//! | call | meaning |
+//! |---|---|
+//! | `PUT /edge/v1/tenants/{tenant}/clients/{client_id}` | [`RegisterClient`] in, [`RegisteredClient`] out: 201, or 200 if that client is there already. Idempotent |
+//! | `GET /edge/v1/changes?after=N&instance=ID` | [`Changes`] of tenants since change `N` |
+//!
+//! Both need a bearer token of the kind `edge`. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer
+//! without it came from something else on the way, such as Envoy's own 503.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::tenant;
+
+/// Response header by which the edge knows the store, and its version of these words.
+pub const PROTOCOL_HEADER: &str = "x-dcr-store-protocol";
+
+/// The version of these words: the value of [`PROTOCOL_HEADER`]. It changes when an older edge would misread them.
+pub const PROTOCOL_VERSION: &str = "1";
+
+/// Request header in which the edge names the tenant of a Management API request that it forwards to the store.
+/// The edge overwrites what a client sends.
+pub const TENANT_HEADER: &str = "x-dcr-tenant";
+
+/// Request header with the id of the decision: the `decision_id` of the answer, and of the tenant's log.
+pub const REQUEST_ID_HEADER: &str = "x-request-id";
+
+/// Path of the change feed.
+pub const CHANGES_PATH: &str = "/edge/v1/changes";
+
+/// Path at which the client `client_id` of `tenant` is put. Neither needs escaping.
+pub fn client_path(tenant: &tenant::Name, client_id: &str) -> String {
+    format!("/edge/v1/tenants/{tenant}/clients/{client_id}")
+}
+
+/// A registration that the edge accepted. `M` is the checked metadata when it is sent, and raw JSON when it
+/// arrives, since the store checks it again.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterClient<M> {
+    /// Lower-case hexadecimal SHA-256 of the client's secret; absent for a public client. The secret itself
+    /// never travels.
+    #[serde(skip_serializing_if = "Option::is_none", default = "none")]
+    pub client_secret_sha256: Option<String>,
+    /// The RFC 7591 members as registered.
+    pub metadata: M,
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
+/// A client that is durably registered.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RegisteredClient {
+    /// The id it has: the one of the request's path, or that of the same public client registered before, if the
+    /// tenant folds those.
+    pub client_id: String,
+    /// When it was registered, in UNIX seconds (RFC 7591 §3.2.1).
+    pub client_id_issued_at: u64,
+}
+
+/// What changed since a change number, or everything.
+///
+/// A feed is told in pages. The reader remembers `instance` and the last page's `head` and asks from there; only
+/// after the page with `more: false` has it seen everything up to `head`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Changes {
+    /// Names the database. Another one numbers its changes anew.
+    pub instance: String,
+    /// Whether this page belongs to a telling of everything from the start, because the reader's `instance` is
+    /// another or its `after` lies in the future. What is not told until `more: false` does not exist.
+    pub full: bool,
+    /// Number of the last change that this page tells: the next `after`.
+    pub head: u64,
+    /// Whether another page follows at once.
+    pub more: bool,
+    /// Tenants that changed, in the order of their versions. At most one entry for each.
+    pub tenants: Vec<TenantChange>,
+}
+
+/// One tenant's newest state.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TenantChange {
+    /// Its number in the store: small, dense and never used again for another tenant.
+    pub slot: u32,
+    /// The number of its last change.
+    pub version: u64,
+    /// The [`tenant::Tenant`] as JSON; `null` if it was deleted. Raw, so that one tenant that this edge cannot
+    /// read does not hide the others.
+    pub tenant: Option<Box<RawValue>>,
+}
+
+/// An error answer of either end (RFC 7591 §3.2.2).
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The code.
+    pub error: String,
+    /// A sentence for the developer who reads it.
+    pub error_description: String,
+}

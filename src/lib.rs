@@ -1,0 +1,14 @@
+//! dcr-edge: open OAuth/OIDC Dynamic Client Registration, made safe, at the Envoy edge.
+//!
+//! One crate, two artifacts, one rule: decisions are pure, the two ends only carry bytes.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`tenant`] | a tenant's settings as both ends see them |
+//! | [`registration`] | metadata in, checked registration or RFC 7591 error out; credentials; the response |
+//! | [`edge_api`] | the words the edge and the store say to each other |
+//! | `store` | native only: HTTP, database, tokens |
+
+pub mod edge_api;
+pub mod registration;
+pub mod tenant;

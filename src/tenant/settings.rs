@@ -1,0 +1,358 @@
+//! What a tenant's owner controls, in the shape in which the Management API shows it.
+
+use std::num::NonZeroU32;
+
+use fluent_uri::Uri;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Most entries in any list of the settings.
+const MAX_ENTRIES: usize = 1_000;
+
+/// The settings of one tenant.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Switches, in the hosted API's words.
+    pub flags: Flags,
+    /// Which guard rails new registrations get.
+    pub dynamic_client_registration_security_mode: SecurityMode,
+    /// This product's own settings.
+    pub dcr_edge: DcrEdge,
+}
+
+/// Switches, in the hosted API's words.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Flags {
+    /// Whether anyone may register a client. Off unless the owner switches it on.
+    pub enable_dynamic_client_registration: bool,
+}
+
+/// Which guard rails new registrations get.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecurityMode {
+    /// Third-party clients with all controls.
+    #[default]
+    Strict,
+}
+
+/// This product's own settings.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DcrEdge {
+    /// How many registration requests pass.
+    pub rate_limit: RateLimit,
+    /// Most registered clients; absent: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_quota: Option<NonZeroU32>,
+    /// Hosts that `https` redirect URIs may have; empty: any.
+    #[serde(deserialize_with = "short_list")]
+    pub allowed_redirect_hosts: Vec<HostPattern>,
+    /// Which private-use schemes (RFC 8252 §7.1) redirect URIs may have.
+    pub custom_schemes: CustomSchemes,
+    /// What a redirect URI that breaks a rule does to its registration.
+    pub invalid_redirect_uris: InvalidRedirectUris,
+    /// Whether a public client that registers the same metadata again gets the same `client_id`.
+    pub deduplicate_public_clients: bool,
+    /// Web origins whose pages may register clients; empty: none.
+    #[serde(deserialize_with = "short_list")]
+    pub cors_origins: Vec<Origin>,
+}
+
+/// A token bucket for registration requests.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// Requests that may come at once.
+    #[serde(deserialize_with = "rate")]
+    pub burst: NonZeroU32,
+    /// Requests that come back each second.
+    #[serde(deserialize_with = "rate")]
+    pub per_second: NonZeroU32,
+}
+
+impl RateLimit {
+    /// Largest burst and largest refill: one million.
+    pub const MAX: u32 = 1_000_000;
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        const FIVE: NonZeroU32 = NonZeroU32::new(5).unwrap();
+        Self { burst: FIVE, per_second: FIVE }
+    }
+}
+
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Error> {
+    let expected = || serde::de::Error::custom(format!("expected a whole number from 1 to {}", RateLimit::MAX));
+    let number = u32::deserialize(deserializer).map_err(|_| expected())?;
+    NonZeroU32::new(number).filter(|number| number.get() <= RateLimit::MAX).ok_or_else(expected)
+}
+
+/// What a redirect URI that breaks a rule does to its registration.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InvalidRedirectUris {
+    /// The registration is refused.
+    #[default]
+    Reject,
+    /// The URI is left out. A registration of which none is left is refused all the same.
+    Skip,
+}
+
+/// Which private-use schemes (RFC 8252 §7.1) redirect URIs may have.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum CustomSchemes {
+    /// Any that is not known to be dangerous.
+    #[default]
+    Any,
+    /// Those with a dot (RFC 8252 §8.4): a reversed domain name of the application's maker.
+    ReverseDns,
+    /// These; an empty list forbids them all.
+    List(Vec<Scheme>),
+}
+
+impl Serialize for CustomSchemes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Any => serializer.serialize_str("any"),
+            Self::ReverseDns => serializer.serialize_str("reverse_dns"),
+            Self::List(schemes) => schemes.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CustomSchemes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Word(String),
+            List(Vec<String>),
+        }
+        let expected =
+            || serde::de::Error::custom("expected \"any\", \"reverse_dns\" or a list of schemes such as [\"cursor\"]");
+        match Form::deserialize(deserializer).map_err(|_| expected())? {
+            Form::Word(word) => match word.as_str() {
+                "any" => Ok(Self::Any),
+                "reverse_dns" => Ok(Self::ReverseDns),
+                _ => Err(expected()),
+            },
+            Form::List(list) if list.len() > MAX_ENTRIES => Err(too_long()),
+            Form::List(list) => list
+                .into_iter()
+                .map(Scheme::try_from)
+                .collect::<Result<_, _>>()
+                .map(Self::List)
+                .map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+/// A URI scheme (RFC 3986 §3.1), lower case.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Scheme(String);
+
+impl Scheme {
+    /// The scheme as text, lower case, without the colon.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Scheme {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let lower = text.to_ascii_lowercase();
+        let starts = lower.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
+        let rest = lower.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+        if starts && rest && lower.len() <= 100 {
+            Ok(Self(lower))
+        } else {
+            Err("a scheme begins with a letter and has letters, digits, +, - and . only, such as cursor".to_owned())
+        }
+    }
+}
+
+impl From<Scheme> for String {
+    fn from(scheme: Scheme) -> Self {
+        scheme.0
+    }
+}
+
+/// A host, or with a leading dot every host below it; lower case. `.example.com` has `a.example.com`,
+/// not `example.com` and not `badexample.com`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostPattern(String);
+
+impl HostPattern {
+    /// Whether `host` (no port, any case) is covered.
+    pub fn matches(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        if self.0.starts_with('.') { host.len() > self.0.len() && host.ends_with(&self.0) } else { host == self.0 }
+    }
+}
+
+impl TryFrom<String> for HostPattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let lower = text.to_ascii_lowercase();
+        let host = lower.strip_prefix('.').unwrap_or(&lower);
+        let is_suffix = host.len() < lower.len();
+        let valid =
+            if is_suffix { super::domain::is_dns_name(host) } else { super::Domain::try_from(lower.clone()).is_ok() };
+        if valid {
+            Ok(Self(lower))
+        } else {
+            Err("expected a host such as app.example.com, or .example.com for every host below it".to_owned())
+        }
+    }
+}
+
+impl From<HostPattern> for String {
+    fn from(pattern: HostPattern) -> Self {
+        pattern.0
+    }
+}
+
+/// A web origin (RFC 6454): scheme, host and perhaps a port, as a browser sends it in `origin`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Origin(String);
+
+impl Origin {
+    /// The origin as a browser sends it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Origin {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let lower = text.to_ascii_lowercase();
+        let is_origin = Uri::parse(lower.as_str()).is_ok_and(|uri| {
+            matches!(uri.scheme().as_str(), "http" | "https")
+                && uri.path().is_empty()
+                && uri.query().is_none()
+                && uri.fragment().is_none()
+                && uri.authority().is_some_and(|a| {
+                    // Browsers leave the default port out and write names in ASCII.
+                    let default = if uri.scheme().as_str() == "https" { "443" } else { "80" };
+                    a.userinfo().is_none()
+                        && !a.host().is_empty()
+                        && super::authority_host(a.host().as_bytes()).is_some()
+                        && a.port().is_none_or(|port| !port.is_empty() && port.as_str() != default)
+                })
+        });
+        if is_origin {
+            Ok(Self(lower))
+        } else {
+            Err("an origin is a scheme, a host and no default port, such as https://app.example.com".to_owned())
+        }
+    }
+}
+
+impl From<Origin> for String {
+    fn from(origin: Origin) -> Self {
+        origin.0
+    }
+}
+
+fn too_long<E: serde::de::Error>() -> E {
+    E::custom(format!("expected at most {MAX_ENTRIES} entries"))
+}
+
+fn short_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let list = Vec::deserialize(deserializer)?;
+    if list.len() > MAX_ENTRIES { Err(too_long()) } else { Ok(list) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(value: serde_json::Value) -> Result<Settings, String> {
+        serde_path_to_error::deserialize(value).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn registration_is_off_and_limited_to_five_and_five_unless_the_owner_says_otherwise() {
+        let settings = parse(json!({})).unwrap();
+        assert!(!settings.flags.enable_dynamic_client_registration);
+        assert_eq!((settings.dcr_edge.rate_limit.burst.get(), settings.dcr_edge.rate_limit.per_second.get()), (5, 5));
+        assert_eq!(settings.dcr_edge.custom_schemes, CustomSchemes::Any);
+    }
+
+    #[test]
+    fn settings_survive_the_way_to_the_edge() {
+        let settings = parse(json!({
+            "flags": {"enable_dynamic_client_registration": true},
+            "dcr_edge": {
+                "rate_limit": {"burst": 7, "per_second": 9}, "client_quota": 10,
+                "allowed_redirect_hosts": [".example.com", "A.test"], "custom_schemes": ["Cursor"],
+                "invalid_redirect_uris": "skip", "deduplicate_public_clients": true,
+                "cors_origins": ["https://app.example.com", "http://localhost:3000"]
+            }
+        }))
+        .unwrap();
+        assert_eq!(parse(serde_json::to_value(&settings).unwrap()).unwrap(), settings);
+    }
+
+    #[test]
+    fn an_error_names_the_member() {
+        for (value, path) in [
+            (json!({"dcr_edge": {"rate_limit": {"burst": 0, "per_second": 1}}}), "dcr_edge.rate_limit.burst"),
+            (json!({"dcr_edge": {"cors_origins": ["https://a/", "b"]}}), "dcr_edge.cors_origins[0]"),
+            (json!({"dcr_edge": {"client_quota": -1}}), "dcr_edge.client_quota"),
+            (json!({"dcr_edge": {"typo": 1}}), "dcr_edge.typo"),
+            (
+                json!({"flags": {"enable_dynamic_client_registration": "yes"}}),
+                "flags.enable_dynamic_client_registration",
+            ),
+            (json!({"dcr_edge": {"custom_schemes": "none"}}), "dcr_edge.custom_schemes"),
+            (json!({"dcr_edge": {"allowed_redirect_hosts": ["*.example.com"]}}), "dcr_edge.allowed_redirect_hosts[0]"),
+        ] {
+            let error = parse(value).unwrap_err();
+            assert!(error.starts_with(path), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_host_pattern_is_anchored() {
+        let pattern = |text: &str| HostPattern::try_from(text.to_owned()).unwrap();
+        assert!(pattern(".example.com").matches("a.Example.com"));
+        assert!(!pattern(".example.com").matches("example.com"));
+        assert!(!pattern(".example.com").matches("badexample.com"));
+        assert!(pattern("app.example.com").matches("APP.example.com"));
+        assert!(!pattern("app.example.com").matches("app.example.com.evil.test"));
+    }
+
+    #[test]
+    fn an_origin_is_what_a_browser_sends() {
+        for good in ["https://a.example", "http://localhost:3000", "http://[::1]:8080"] {
+            assert!(Origin::try_from(good.to_owned()).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "*",
+            "null",
+            "https://a/",
+            "https://a:443",
+            "http://a:80",
+            "ftp://a",
+            "https://u@a",
+            "https://",
+            "a.example",
+        ] {
+            assert!(Origin::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+}
