@@ -2,10 +2,24 @@
 //!
 //! One parser decides, at the edge and again in the store. It is pure: randomness comes in as an argument, the
 //! time of issue from the store.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `json` | the request body as JSON, more strictly than `serde_json` alone reads it |
+//! | `metadata` | the members of RFC 7591 §2: which are registered, in which form |
+//! | `redirect_uri` | which URIs a client may register |
+//! | `credentials` | client ids and secrets |
+//! | `response` | the body of the 201 answer |
 
-use serde::Serialize;
+mod credentials;
+mod json;
+mod metadata;
+mod redirect_uri;
+mod response;
 
-use crate::tenant::DcrEdge;
+pub use credentials::{ClientSecret, RandomError, client_id, client_secret, is_client_id};
+pub use metadata::{ClientMetadata, check};
+pub use response::response;
 
 /// Longest request body, in bytes, unless the operator configures another: 64 KiB.
 pub const DEFAULT_MAX_BODY_BYTES: usize = 64 * 1024;
@@ -15,8 +29,24 @@ pub const DEFAULT_MAX_BODY_BYTES: usize = 64 * 1024;
 pub struct Rejection {
     /// The code.
     pub error: ErrorCode,
-    /// A sentence that names the member and the rule. It never has bytes of the client's own in it.
+    /// A sentence that names the member and the rule, in ASCII (RFC 7591 §3.2.2). It never has bytes of the client's own in it.
     pub description: String,
+}
+
+impl Rejection {
+    /// `rule` is broken by `member`, or by its element `index`.
+    fn at(member: &str, index: Option<usize>, rule: &str) -> Self {
+        let error = match member {
+            "redirect_uris" => ErrorCode::InvalidRedirectUri,
+            "software_statement" => ErrorCode::InvalidSoftwareStatement,
+            _ => ErrorCode::InvalidClientMetadata,
+        };
+        let description = match index {
+            Some(index) => format!("{member}[{index}]: {rule}"),
+            None => format!("{member}: {rule}"),
+        };
+        Self { error, description }
+    }
 }
 
 /// The error codes of RFC 7591 §3.2.2 that registration uses.
@@ -30,11 +60,13 @@ pub enum ErrorCode {
     InvalidSoftwareStatement,
 }
 
-/// Metadata that passed every check, as it is registered, stored and echoed.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct ClientMetadata {}
-
-/// Checks a registration request's body against RFC 7591 and the tenant's rules.
-pub fn check(_body: &[u8], _rules: &DcrEdge) -> Result<ClientMetadata, Rejection> {
-    Ok(ClientMetadata {})
+impl ErrorCode {
+    /// The code as it stands in the `error` member of the answer.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidClientMetadata => "invalid_client_metadata",
+            Self::InvalidRedirectUri => "invalid_redirect_uri",
+            Self::InvalidSoftwareStatement => "invalid_software_statement",
+        }
+    }
 }

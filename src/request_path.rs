@@ -1,0 +1,357 @@
+//! Which endpoint a request path leads to, and whether it hides that.
+//!
+//! A server behind the gateway may read a path more generously than we do: `/OIDC/register`, `/oidc/register;x=1` and
+//! `/oidc/%72egister` may all lead it to one endpoint. So every path is looked at as it was sent and in the forms in
+//! which a generous server could read it: decoded as often as there is something to decode, and tidied each time. If
+//! one of them leads to another endpoint, the path is [`Disguised`].
+
+use std::borrow::Cow;
+
+/// An endpoint, as far as the edge tells them apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Endpoint {
+    /// `/oidc/register`, perhaps with one slash after it: where clients register (RFC 7591 §3).
+    Registration,
+    /// Below `/oidc/register`, where RFC 7592 would manage a client: no method is allowed.
+    BelowRegistration,
+    /// `/api/v2` and below: the Management API.
+    Management,
+    /// An endpoint of the authorization server that third-party clients may use under conditions or not at all.
+    Protected,
+    /// Everything else: passes untouched.
+    Other,
+}
+
+/// The path leads to another endpoint for a generous reader than for us. The answer is 404.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Disguised;
+
+/// How often a path may be encoded. No honest one comes near.
+const MAX_DECODINGS: usize = 8;
+
+/// Paths that stand for themselves alone.
+const EXACT: [&str; 10] = [
+    "/authorize",
+    "/bc-authorize",
+    "/delegation",
+    "/oauth/device/code",
+    "/oauth/par",
+    "/oauth/ro",
+    "/oauth/token",
+    "/oidc/logout",
+    "/userinfo",
+    "/v2/logout",
+];
+
+const REGISTRATION: &str = "/oidc/register";
+
+/// Paths that stand for everything below them too.
+const SUBTREES: [(&str, Endpoint); 6] = [
+    (REGISTRATION, Endpoint::BelowRegistration),
+    ("/api/v2", Endpoint::Management),
+    ("/dbconnections", Endpoint::Protected),
+    ("/passwordless", Endpoint::Protected),
+    ("/samlp", Endpoint::Protected),
+    ("/wsfed", Endpoint::Protected),
+];
+
+/// The endpoint of a `:path` value, whose query does not matter.
+///
+/// # Errors
+/// [`Disguised`] if a generous reader could take the path for another endpoint, or if it is not a path at all
+/// (an absolute-form target that nobody has taken apart).
+pub fn classify(path_and_query: &[u8]) -> Result<Endpoint, Disguised> {
+    let path = path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
+    match path {
+        // `OPTIONS *` and `CONNECT` name no path.
+        b"" | b"*" => return Ok(Endpoint::Other),
+        [b'/', ..] => {}
+        _ => return Err(Disguised),
+    }
+    let place = Place::of(path);
+    let mut reading = Cow::Borrowed(path);
+    for _ in 0..=MAX_DECODINGS {
+        // Some servers take a decoded `?`, `#` or NUL for the end of the path, others for a character.
+        let end = reading.iter().position(|byte| matches!(byte, b'?' | b'#' | 0)).unwrap_or(reading.len());
+        let cut = reading.get(..end).unwrap_or_default();
+        if place != Place::of(&tidy(cut)) || (end < reading.len() && place != Place::of(&tidy(&reading))) {
+            return Err(Disguised);
+        }
+        match decode(&reading) {
+            Some(decoded) => reading = Cow::Owned(decoded),
+            None => return Ok(place.endpoint),
+        }
+    }
+    Err(Disguised)
+}
+
+/// The entry of the tables that a path falls under. `/samlp/../wsfed` leads elsewhere than it says, although to an
+/// endpoint of the same kind.
+#[derive(Debug, Eq, PartialEq)]
+struct Place {
+    entry: &'static str,
+    endpoint: Endpoint,
+}
+
+impl Place {
+    fn of(path: &[u8]) -> Self {
+        if let Some(entry) = EXACT.into_iter().find(|entry| path == entry.as_bytes()) {
+            return Self { entry, endpoint: Endpoint::Protected };
+        }
+        for (entry, endpoint) in SUBTREES {
+            match path.strip_prefix(entry.as_bytes()) {
+                Some(b"" | b"/") if entry == REGISTRATION => return Self { entry, endpoint: Endpoint::Registration },
+                Some([] | [b'/', ..]) => return Self { entry, endpoint },
+                _ => {}
+            }
+        }
+        Self { entry: "", endpoint: Endpoint::Other }
+    }
+}
+
+/// The path without case, blanks and control bytes, with `\` as `/`, and then without `;` parameters, empty and dot
+/// segments, and a slash at the end. Borrowed if it is all that already.
+fn tidy(path: &[u8]) -> Cow<'_, [u8]> {
+    let without_slash = path.strip_suffix(b"/").unwrap_or(path);
+    if is_tidy(without_slash) {
+        return Cow::Borrowed(without_slash);
+    }
+    let folded: Vec<u8> = path
+        .iter()
+        .filter(|byte| !matches!(byte, 0..=b' ' | 0x7f))
+        .map(|byte| if *byte == b'\\' { b'/' } else { byte.to_ascii_lowercase() })
+        .collect();
+    let mut segments = Vec::new();
+    for segment in folded.split(|byte| *byte == b'/') {
+        match segment.split(|byte| *byte == b';').next().unwrap_or_default() {
+            b"" | b"." => {}
+            b".." => drop(segments.pop()),
+            name => segments.push(name),
+        }
+    }
+    let mut tidied = Vec::with_capacity(folded.len());
+    for name in segments {
+        tidied.push(b'/');
+        tidied.extend_from_slice(name);
+    }
+    Cow::Owned(tidied)
+}
+
+/// Whether `path` is tidy, judged by the few bytes that most paths are made of.
+fn is_tidy(path: &[u8]) -> bool {
+    let is_plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'/' | b'_' | b'.' | b'-');
+    path.iter().all(is_plain)
+        && path.split(|byte| *byte == b'/').skip(1).all(|name| !matches!(name, b"" | b"." | b".."))
+}
+
+/// The path with every `%xx` decoded once; `None` if there is none.
+fn decode(path: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = path;
+    let mut decoded = Vec::new();
+    while let Some(at) = rest.windows(3).position(|triple| triple_value(triple).is_some()) {
+        let (before, from) = rest.split_at(at);
+        let (triple, after) = from.split_at(3);
+        decoded.extend_from_slice(before);
+        decoded.extend(triple_value(triple));
+        rest = after;
+    }
+    (rest.len() < path.len()).then(|| {
+        decoded.extend_from_slice(rest);
+        decoded
+    })
+}
+
+/// What a `%xx` stands for.
+fn triple_value(triple: &[u8]) -> Option<u8> {
+    let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    match triple {
+        [b'%', high, low] => Some(hex(*high)? << 4 | hex(*low)?),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn endpoint(path: &str) -> Result<Endpoint, Disguised> {
+        classify(path.as_bytes())
+    }
+
+    #[test]
+    fn every_protected_path_is_known_as_it_is_with_and_without_a_query() {
+        for path in EXACT {
+            assert_eq!(endpoint(path), Ok(Endpoint::Protected), "{path}");
+            assert_eq!(endpoint(&format!("{path}?a=/../%2e#;")), Ok(Endpoint::Protected), "{path}");
+            assert_eq!(endpoint(&format!("{path}/below")), Ok(Endpoint::Other), "{path}");
+            assert_eq!(endpoint(&format!("{path}x")), Ok(Endpoint::Other), "{path}");
+        }
+        for path in ["/dbconnections", "/passwordless", "/samlp", "/wsfed"] {
+            for end in ["", "/", "/start", "/a/b", "/CLIENT%7CID", "?x"] {
+                assert_eq!(endpoint(&format!("{path}{end}")), Ok(Endpoint::Protected), "{path}{end}");
+            }
+            assert_eq!(endpoint(&format!("{path}x")), Ok(Endpoint::Other), "{path}");
+        }
+        for path in ["/api/v2", "/api/v2/", "/api/v2/clients?a=b", "/api/v2/clients/a%7Cb", "/api/v2/Clients/A;b//c"] {
+            assert_eq!(endpoint(path), Ok(Endpoint::Management), "{path}");
+        }
+    }
+
+    #[test]
+    fn registration_has_one_optional_slash_and_nothing_below() {
+        for path in
+            ["/oidc/register", "/oidc/register/", "/oidc/register?x=1", "/oidc/register/?x=1", "/oidc/register?"]
+        {
+            assert_eq!(endpoint(path), Ok(Endpoint::Registration), "{path}");
+        }
+        for path in ["/oidc/register/x", "/oidc/register/x/", "/oidc/register/tpc_A%20b;c", "/oidc/register/x?y"] {
+            assert_eq!(endpoint(path), Ok(Endpoint::BelowRegistration), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_protected_path_in_another_spelling_is_disguised() {
+        for path in [
+            "/oidc/register//",
+            "/oidc//register",
+            "//oidc/register",
+            "/oidc/./register",
+            "/x/../oidc/register",
+            "/oidc/register/..",
+            "/oidc/register/%20",
+            "/oidc/%72egister",
+            "/oidc%2fregister",
+            "/oidc%5cregister",
+            "/oidc\\register",
+            "/%6fidc/register",
+            "/oidc/%2572egister",
+            "/oidc/%252572egister",
+            "/%252e%252e/oidc/register",
+            "/OIDC/register",
+            "/oidc/Register/",
+            "/oidc/register;x=1",
+            "/oidc;x/register",
+            "/;x/oidc/register",
+            "/x/..;/oidc/register",
+            "/oidc/register;a%252f..%252f..%252fx",
+            "/oidc/register%3bx",
+            "/oidc/register%20",
+            "/oidc/register%09",
+            "/oidc/ register",
+            "/oidc/regi%0ast%7Fer",
+            "/oidc/register%00",
+            "/oidc/register%00.png",
+            "/oidc/register%3f",
+            "/oidc/register%3fx/y",
+            "/oidc/register%23",
+            "/oidc/register#x",
+            "/a%3f/%252e%252e/oidc/register",
+            "/oidc/register%2fx",
+            "/authorize/",
+            "/authorize//?x",
+            "/Authorize",
+            "/authorize;jsessionid=1",
+            "/authorize%2f",
+            "/oauth/token%20",
+            "/oauth%2Ftoken",
+            "/userinfo/.",
+            "/API/v2/clients",
+            "/api/%762/clients",
+            "/api/v2;x/clients",
+            "/api//v2/clients",
+            "/api/v2/../../oidc/register",
+            "/api/v2/%2e%2e/%2e%2e/authorize",
+            "/samlp/../wsfed",
+            "/SAMLP/id",
+        ] {
+            assert_eq!(endpoint(path), Err(Disguised), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_innocent_path_passes_in_any_spelling() {
+        for path in [
+            "/",
+            "//",
+            "/index.html",
+            "/.well-known/openid-configuration",
+            "/Assets/Logo%20Big.PNG;v=1",
+            "/a//b/../c/./d/",
+            "/search/caf%C3%A9/%E2%82%AC",
+            "/%",
+            "/%zz%4",
+            "/100%25",
+            "/caf\u{e9}",
+            "/?next=/oidc/register",
+            "/x?/../oidc/register",
+            "/oidc",
+            "/oidc/registered",
+            "/oidc/register.html",
+            "/x/oidc/register",
+            "/api/v20/x",
+            "/api/v1",
+            "/oauth",
+            "/oauth/token/x",
+        ] {
+            assert_eq!(endpoint(path), Ok(Endpoint::Other), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_without_end_is_disguised_wherever_it_leads() {
+        let encoded = |times: usize| format!("/x/%{}41", "25".repeat(times));
+        assert_eq!(endpoint(&encoded(7)), Ok(Endpoint::Other));
+        assert_eq!(endpoint(&encoded(8)), Err(Disguised));
+        assert_eq!(endpoint(&encoded(20_000)), Err(Disguised));
+    }
+
+    #[test]
+    fn a_target_that_is_no_path_is_refused_unless_it_names_none() {
+        assert_eq!(endpoint("*"), Ok(Endpoint::Other));
+        assert_eq!(endpoint(""), Ok(Endpoint::Other));
+        for target in ["http://host/oidc/register", "oidc/register", "host:443", "**", "\\oidc\\register"] {
+            assert_eq!(endpoint(target), Err(Disguised), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_plain_path_costs_no_allocation() {
+        for path in [&b"/"[..], b"/a/b_c-d.e", b"/.well-known/x/", b"/authorize/"] {
+            assert!(matches!(tidy(path), Cow::Borrowed(_)));
+            assert!(decode(path).is_none());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(path in any::<Vec<u8>>()) {
+            let _ = classify(&path);
+            let _ = classify(&[b"/", path.as_slice()].concat());
+        }
+
+        #[test]
+        fn tidying_twice_is_tidying_once(path in "/[a-zA-C0-9/.;%\\\\ ?#\\x00]{0,24}") {
+            let once = tidy(path.as_bytes());
+            prop_assert_eq!(tidy(&once), &once[..]);
+        }
+
+        #[test]
+        fn a_plain_path_is_what_it_says(path in "(/[a-z0-9_-]{1,6}){1,4}") {
+            let place = Place::of(path.as_bytes());
+            prop_assert_eq!(endpoint(&path), Ok(place.endpoint));
+        }
+
+        #[test]
+        fn encoding_any_of_a_protected_path_disguises_it(
+            entry in proptest::sample::select(EXACT.into_iter().chain(SUBTREES.map(|(entry, _)| entry)).collect::<Vec<_>>()),
+            at in any::<proptest::sample::Index>(),
+            times in 0_usize..5,
+        ) {
+            let at = at.index(entry.len().saturating_sub(1)).saturating_add(1);
+            let (before, from) = entry.split_at(at);
+            let path = format!("{before}%{}{:02x}{}", "25".repeat(times), from.as_bytes()[0], &from[1..]);
+            prop_assert_eq!(endpoint(&path), Err(Disguised));
+        }
+    }
+}
