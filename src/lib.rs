@@ -7,10 +7,14 @@
 //! | [`tenant`] | a tenant's settings as both ends see them |
 //! | [`registration`] | metadata in, checked registration or RFC 7591 error out; credentials; the response |
 //! | [`request_path`] | which endpoint a path leads to, and whether it hides that |
+//! | [`rate_limit`] | the token-bucket arithmetic |
+//! | [`filter`] | the edge: an Envoy filter over these rooms; only its `host` touches `proxy_wasm` |
 //! | [`edge_api`] | the words the edge and the store say to each other |
 //! | `store` | native only: HTTP, database, tokens |
 
 pub mod edge_api;
+pub mod filter;
+pub mod rate_limit;
 pub mod registration;
 pub mod request_path;
 pub mod tenant;

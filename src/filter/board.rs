@@ -1,0 +1,405 @@
+//! The settings of all tenants in the data that all workers share.
+//!
+//! One worker at a time publishes (see [`super::feed`]); every worker looks up. Keys, below a prefix that names the
+//! product, this layout's version and the store:
+//!
+//! | key | value |
+//! |---|---|
+//! | `tenant/{slot}` | [`Pointer`]: which version is in force and on which of two sides it lies; 14 bytes |
+//! | `tenant/{slot}/0`, `/1` | the [`Stamp`], then the tenant as JSON |
+//! | `host/{host}` | the slot of the tenant that had this host last |
+//! | `bucket/{slot}` | the tenant's token bucket |
+//! | `loaded` | there once everything has been told |
+//!
+//! A new version is written on the side not in use; then the pointer flips. Whoever looks up reads the pointer first,
+//! for every request: as soon as one worker has seen a version, every worker does. The number of keys is bounded by
+//! what the store knows, whatever hosts clients name.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::environment::{Environment, Level};
+use super::limiter;
+use crate::tenant::Tenant;
+
+/// Names one state of one tenant. The epoch tells two databases apart that number their changes alike.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stamp {
+    /// How many times everything has been told.
+    pub epoch: u32,
+    /// The store's number of the change.
+    pub version: u64,
+}
+
+impl Stamp {
+    const BYTES: usize = 12;
+
+    fn encode(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let (epoch, version) = bytes.split_at_mut(4);
+        epoch.copy_from_slice(&self.epoch.to_le_bytes());
+        version.copy_from_slice(&self.version.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (epoch, rest) = bytes.split_first_chunk::<4>()?;
+        let (version, rest) = rest.split_first_chunk::<8>()?;
+        Some((Self { epoch: u32::from_le_bytes(*epoch), version: u64::from_le_bytes(*version) }, rest))
+    }
+}
+
+/// What is in force for one tenant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pointer {
+    /// Which state.
+    pub stamp: Stamp,
+    /// Which side has it.
+    side: bool,
+    /// False once the tenant was deleted.
+    live: bool,
+}
+
+impl Pointer {
+    fn encode(self) -> Vec<u8> {
+        let mut bytes = self.stamp.encode().to_vec();
+        bytes.extend([u8::from(self.side), u8::from(self.live)]);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (stamp, rest) = Stamp::decode(bytes)?;
+        match rest {
+            [side, live] => Some(Self { stamp, side: *side != 0, live: *live != 0 }),
+            _ => None,
+        }
+    }
+}
+
+/// The names of the keys.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// Keys for the store at `cluster` and `authority`; two filters with different stores never share one.
+    pub fn new(cluster: &str, authority: &str) -> Self {
+        // Neither has a blank in it.
+        Self { prefix: format!("dcr-edge/v1/{cluster} {authority}/") }
+    }
+
+    /// The key `name` below the prefix.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn pointer(&self, slot: u32) -> String {
+        format!("{}tenant/{slot}", self.prefix)
+    }
+
+    fn side(&self, slot: u32, side: bool) -> String {
+        format!("{}tenant/{slot}/{}", self.prefix, u8::from(side))
+    }
+
+    fn host(&self, host: &str) -> String {
+        format!("{}host/{host}", self.prefix)
+    }
+
+    fn bucket(&self, slot: u32) -> String {
+        format!("{}bucket/{slot}", self.prefix)
+    }
+
+    fn loaded(&self) -> String {
+        self.key("loaded")
+    }
+}
+
+// ---- publish ----
+
+/// Puts one tenant's new state in force. False if it is older than what is in force.
+pub fn publish<E: Environment>(
+    environment: &E,
+    keys: &Keys,
+    slot: u32,
+    stamp: Stamp,
+    tenant: &Tenant,
+    json: &[u8],
+) -> bool {
+    // The bucket is there before anybody can look for it, and is never made twice.
+    let bucket = keys.bucket(slot);
+    if environment.shared(&bucket).is_none() && environment.set_shared(&bucket, &limiter::FULL, None).is_err() {
+        return false;
+    }
+    let host_value = slot.to_le_bytes();
+    for domain in &tenant.domains {
+        let key = keys.host(domain.as_str());
+        if environment.shared(&key).is_none_or(|known| known.value != host_value) {
+            let _ = environment.set_shared(&key, &host_value, None);
+        }
+    }
+    flip(environment, keys, slot, stamp, Some(json))
+}
+
+/// Puts one tenant out of force. False if what is in force is newer.
+pub fn withdraw<E: Environment>(environment: &E, keys: &Keys, slot: u32, stamp: Stamp) -> bool {
+    flip(environment, keys, slot, stamp, None)
+}
+
+/// Puts every tenant out of force that was not told in this epoch. `slots` bounds the slots ever told.
+pub fn sweep<E: Environment>(environment: &E, keys: &Keys, epoch: u32, slots: u32) {
+    for slot in 0..slots {
+        let in_force = environment.shared(&keys.pointer(slot)).and_then(|shared| Pointer::decode(&shared.value));
+        if in_force.is_some_and(|pointer| pointer.live && pointer.stamp.epoch != epoch) {
+            withdraw(environment, keys, slot, Stamp { epoch, version: 0 });
+        }
+    }
+}
+
+/// Says that everything has been told.
+pub fn set_loaded<E: Environment>(environment: &E, keys: &Keys) {
+    let key = keys.loaded();
+    if environment.shared(&key).is_none() {
+        let _ = environment.set_shared(&key, &[1], None);
+    }
+}
+
+fn flip<E: Environment>(environment: &E, keys: &Keys, slot: u32, stamp: Stamp, json: Option<&[u8]>) -> bool {
+    let key = keys.pointer(slot);
+    let before = environment.shared(&key);
+    let in_force = before.as_ref().and_then(|shared| Pointer::decode(&shared.value));
+    let is_newer = |pointer: Pointer| (pointer.stamp.epoch, pointer.stamp.version) < (stamp.epoch, stamp.version);
+    if in_force.is_some_and(|pointer| !is_newer(pointer)) {
+        return false;
+    }
+    let side = in_force.is_some_and(|pointer| !pointer.side);
+    if let Some(json) = json {
+        let value = [&stamp.encode(), json].concat();
+        if environment.set_shared(&keys.side(slot, side), &value, None).is_err() {
+            return false;
+        }
+    }
+    let pointer = Pointer { stamp, side, live: json.is_some() };
+    environment.set_shared(&key, &pointer.encode(), before.map(|shared| shared.cas)).is_ok()
+}
+
+// ---- look up ----
+
+/// A tenant as it is in force.
+#[derive(Debug)]
+pub struct InForce {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// The key of its bucket.
+    pub bucket: String,
+    stamp: Stamp,
+}
+
+/// What a host leads to.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// A tenant.
+    Tenant(Rc<InForce>),
+    /// No tenant.
+    Unknown,
+    /// Nothing has been loaded yet.
+    NotLoaded,
+    /// The tenant's settings cannot be read.
+    Unreadable,
+}
+
+/// One worker's copy of what it looked up. Bounded by the tenants and hosts of the store.
+#[derive(Debug, Default)]
+pub struct Copies {
+    loaded: Cell<bool>,
+    tenants: RefCell<HashMap<u32, Rc<InForce>>>,
+    slots: RefCell<HashMap<String, u32>>,
+}
+
+impl Copies {
+    /// The tenant that answers for `host` (see [`crate::tenant::authority_host`]).
+    pub fn look_up<E: Environment>(&self, environment: &E, keys: &Keys, host: &str) -> Lookup {
+        if !self.loaded.get() {
+            if environment.shared(&keys.loaded()).is_none() {
+                return Lookup::NotLoaded;
+            }
+            self.loaded.set(true);
+        }
+        let copied = self.slots.borrow().get(host).copied();
+        if let Some(slot) = copied {
+            match self.in_force(environment, keys, slot) {
+                Lookup::Tenant(found) if answers_for(&found.tenant, host) => return Lookup::Tenant(found),
+                Lookup::Unreadable => return Lookup::Unreadable,
+                _ => self.slots.borrow_mut().remove(host),
+            };
+        }
+        let Some(shared) = environment.shared(&keys.host(host)) else { return Lookup::Unknown };
+        let Ok(slot) = <[u8; 4]>::try_from(shared.value.as_slice()).map(u32::from_le_bytes) else {
+            return Lookup::Unreadable;
+        };
+        match self.in_force(environment, keys, slot) {
+            Lookup::Tenant(found) if answers_for(&found.tenant, host) => {
+                self.slots.borrow_mut().insert(host.to_owned(), slot);
+                Lookup::Tenant(found)
+            }
+            Lookup::Unreadable => Lookup::Unreadable,
+            _ => Lookup::Unknown,
+        }
+    }
+
+    fn in_force<E: Environment>(&self, environment: &E, keys: &Keys, slot: u32) -> Lookup {
+        // The publisher may flip the side between two reads; it would have to do so each time.
+        for _ in 0..8 {
+            let Some(shared) = environment.shared(&keys.pointer(slot)) else { return Lookup::Unknown };
+            let Some(pointer) = Pointer::decode(&shared.value) else { return Lookup::Unreadable };
+            if !pointer.live {
+                self.tenants.borrow_mut().remove(&slot);
+                return Lookup::Unknown;
+            }
+            if let Some(copy) = self.tenants.borrow().get(&slot).filter(|copy| copy.stamp == pointer.stamp) {
+                return Lookup::Tenant(Rc::clone(copy));
+            }
+            let data = environment.shared(&keys.side(slot, pointer.side));
+            let Some((stamp, json)) = data.as_ref().and_then(|shared| Stamp::decode(&shared.value)) else {
+                return Lookup::Unreadable;
+            };
+            if stamp != pointer.stamp {
+                continue;
+            }
+            let tenant = match serde_json::from_slice(json) {
+                Ok(tenant) => tenant,
+                Err(error) => {
+                    environment.log(Level::Error, &format!("tenant in slot {slot}: settings cannot be read: {error}"));
+                    return Lookup::Unreadable;
+                }
+            };
+            let found = Rc::new(InForce { tenant, bucket: keys.bucket(slot), stamp });
+            self.tenants.borrow_mut().insert(slot, Rc::clone(&found));
+            return Lookup::Tenant(found);
+        }
+        Lookup::Unreadable
+    }
+}
+
+fn answers_for(tenant: &Tenant, host: &str) -> bool {
+    tenant.domains.iter().any(|domain| domain.as_str() == host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::fake::Fake;
+
+    fn tenant(name: &str, domain: &str) -> (Tenant, Vec<u8>) {
+        let tenant = Tenant {
+            name: name.parse().unwrap(),
+            domains: vec![domain.parse().unwrap()],
+            settings: Default::default(),
+        };
+        let json = serde_json::to_vec(&tenant).unwrap();
+        (tenant, json)
+    }
+
+    fn name(lookup: Lookup) -> Option<String> {
+        match lookup {
+            Lookup::Tenant(found) => Some(found.tenant.name.to_string()),
+            _ => None,
+        }
+    }
+
+    fn put(fake: &Fake, keys: &Keys, slot: u32, stamp: Stamp, name: &str, domain: &str) -> bool {
+        let (tenant, json) = tenant(name, domain);
+        publish(fake, keys, slot, stamp, &tenant, &json)
+    }
+
+    const fn at(epoch: u32, version: u64) -> Stamp {
+        Stamp { epoch, version }
+    }
+
+    #[test]
+    fn nothing_is_found_before_everything_was_told() {
+        let (fake, keys, copies) = (Fake::default(), Keys::new("c", "a"), Copies::default());
+        put(&fake, &keys, 0, at(1, 1), "one", "one.test");
+        assert!(matches!(copies.look_up(&fake, &keys, "one.test"), Lookup::NotLoaded));
+        set_loaded(&fake, &keys);
+        assert_eq!(name(copies.look_up(&fake, &keys, "one.test")).as_deref(), Some("one"));
+        assert!(matches!(copies.look_up(&fake, &keys, "two.test"), Lookup::Unknown));
+    }
+
+    #[test]
+    fn a_flip_is_seen_by_every_worker_at_its_next_look() {
+        let (fake, keys) = (Fake::default(), Keys::new("c", "a"));
+        let workers = [Copies::default(), Copies::default()];
+        set_loaded(&fake, &keys);
+        for version in 1..6 {
+            let expected = format!("v{version}");
+            assert!(put(&fake, &keys, 0, at(1, version), &expected, "one.test"));
+            for worker in &workers {
+                assert_eq!(name(worker.look_up(&fake, &keys, "one.test")), Some(expected.clone()));
+            }
+        }
+    }
+
+    #[test]
+    fn an_older_state_never_replaces_a_newer_one() {
+        let (fake, keys, copies) = (Fake::default(), Keys::new("c", "a"), Copies::default());
+        set_loaded(&fake, &keys);
+        assert!(put(&fake, &keys, 0, at(1, 5), "new", "one.test"));
+        assert!(!put(&fake, &keys, 0, at(1, 4), "old", "one.test"));
+        assert!(!put(&fake, &keys, 0, at(1, 5), "same", "one.test"));
+        assert_eq!(name(copies.look_up(&fake, &keys, "one.test")).as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn a_host_that_moves_to_another_tenant_is_followed() {
+        let (fake, keys, copies) = (Fake::default(), Keys::new("c", "a"), Copies::default());
+        set_loaded(&fake, &keys);
+        put(&fake, &keys, 0, at(1, 1), "one", "moving.test");
+        assert_eq!(name(copies.look_up(&fake, &keys, "moving.test")).as_deref(), Some("one"));
+        put(&fake, &keys, 0, at(1, 2), "one", "other.test");
+        assert!(matches!(copies.look_up(&fake, &keys, "moving.test"), Lookup::Unknown));
+        put(&fake, &keys, 1, at(1, 3), "two", "moving.test");
+        assert_eq!(name(copies.look_up(&fake, &keys, "moving.test")).as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn a_deleted_tenant_and_one_of_another_database_are_gone() {
+        let (fake, keys, copies) = (Fake::default(), Keys::new("c", "a"), Copies::default());
+        set_loaded(&fake, &keys);
+        put(&fake, &keys, 0, at(1, 10), "one", "one.test");
+        put(&fake, &keys, 1, at(1, 11), "two", "two.test");
+        assert!(withdraw(&fake, &keys, 0, at(1, 12)));
+        assert!(matches!(copies.look_up(&fake, &keys, "one.test"), Lookup::Unknown));
+        // Another database tells everything: its numbers begin anew, and `two` is not in it.
+        assert!(put(&fake, &keys, 0, at(2, 1), "one", "one.test"));
+        sweep(&fake, &keys, 2, 2);
+        assert_eq!(name(copies.look_up(&fake, &keys, "one.test")).as_deref(), Some("one"));
+        assert!(matches!(copies.look_up(&fake, &keys, "two.test"), Lookup::Unknown));
+    }
+
+    #[test]
+    fn a_new_state_keeps_the_tokens_that_were_spent() {
+        let (fake, keys) = (Fake::default(), Keys::new("c", "a"));
+        put(&fake, &keys, 0, at(1, 1), "one", "one.test");
+        fake.set_shared(&keys.bucket(0), &[7; 8], None).unwrap();
+        put(&fake, &keys, 0, at(1, 2), "one", "one.test");
+        assert_eq!(fake.shared(&keys.bucket(0)).unwrap().value, [7; 8]);
+    }
+
+    #[test]
+    fn broken_shared_data_is_no_tenant_and_no_trap() {
+        let (fake, keys, copies) = (Fake::default(), Keys::new("c", "a"), Copies::default());
+        set_loaded(&fake, &keys);
+        fake.set_shared(&keys.host("a"), b"1", None).unwrap();
+        assert!(matches!(copies.look_up(&fake, &keys, "a"), Lookup::Unreadable));
+        fake.set_shared(&keys.host("a"), &0u32.to_le_bytes(), None).unwrap();
+        fake.set_shared(&keys.pointer(0), b"zz", None).unwrap();
+        assert!(matches!(copies.look_up(&fake, &keys, "a"), Lookup::Unreadable));
+        let pointer = Pointer { stamp: at(1, 1), side: false, live: true };
+        fake.set_shared(&keys.pointer(0), &pointer.encode(), None).unwrap();
+        assert!(matches!(copies.look_up(&fake, &keys, "a"), Lookup::Unreadable));
+        fake.set_shared(&keys.side(0, false), &[&at(1, 1).encode()[..], b"{}"].concat(), None).unwrap();
+        assert!(matches!(copies.look_up(&fake, &keys, "a"), Lookup::Unreadable));
+    }
+}

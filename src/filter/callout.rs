@@ -1,0 +1,190 @@
+//! The one call of a registration: what goes to the store, and what its answer means.
+
+use super::environment::{CallAnswer, CallResponse, DispatchError};
+use super::reason::Reason;
+use super::reply::StoreRefusal;
+use crate::edge_api::{ErrorBody, PROTOCOL_HEADER, PROTOCOL_VERSION};
+
+/// Longest answer to a registration that is read, in bytes.
+pub const MAX_REGISTRATION_ANSWER: usize = 64 * 1024;
+
+/// Longest page of changes that is read, in bytes. One tenant's settings must fit.
+pub const MAX_CHANGES_ANSWER: usize = 16 * 1024 * 1024;
+
+/// Why the store gave no usable answer. Outside, all of them are the same 503.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Failure {
+    /// Envoy has no cluster of the configured name.
+    NoCluster,
+    /// No host of the cluster is healthy.
+    NoHealthyHost,
+    /// No connection.
+    ConnectError,
+    /// No answer in time.
+    Timeout,
+    /// The cluster's circuit breaker is open.
+    Overflow,
+    /// The stream ended before the answer.
+    Reset,
+    /// The answer was too large.
+    Oversized,
+    /// The answer did not come from a store.
+    NotOurs,
+    /// The store speaks another version.
+    WrongVersion,
+    /// The store does not accept the edge's token.
+    Unauthorized,
+    /// The store has another client of that id.
+    Conflict,
+    /// The store could not do it, or answered nonsense.
+    StoreError,
+}
+
+impl Failure {
+    /// Why, in one word.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::NoCluster => Reason::NoCluster,
+            Self::NoHealthyHost => Reason::NoHealthyHost,
+            Self::ConnectError => Reason::ConnectError,
+            Self::Timeout => Reason::Timeout,
+            Self::Overflow => Reason::Overflow,
+            Self::Reset => Reason::Reset,
+            Self::Oversized => Reason::Oversized,
+            Self::NotOurs => Reason::NotOurs,
+            Self::WrongVersion => Reason::WrongVersion,
+            Self::Unauthorized => Reason::Unauthorized,
+            Self::Conflict => Reason::Conflict,
+            Self::StoreError => Reason::StoreError,
+        }
+    }
+
+    /// What the operator can do about it.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::NoCluster => "Envoy has no cluster of the name in store.cluster",
+            Self::NoHealthyHost => "no host of the store's cluster is healthy: is dcr-store running?",
+            Self::ConnectError => "no connection to the store: is dcr-store running, is the address right?",
+            Self::Timeout => "the store did not answer within store.timeout_ms",
+            Self::Overflow => "the circuit breaker of the store's cluster is open",
+            Self::Reset => "the connection to the store broke before it answered",
+            Self::Oversized => "the store's answer is too large",
+            Self::NotOurs => "what answered is not a dcr-store: check the address of the store's cluster",
+            Self::WrongVersion => "the store speaks another version: bring filter and dcr-store to the same release",
+            Self::Unauthorized => {
+                "the store does not accept the edge's token: set DCR_EDGE_TOKEN from `dcr-store token --kind edge`"
+            }
+            Self::Conflict => "the store has another client of the same id",
+            Self::StoreError => "the store could not do it: see its log",
+        }
+    }
+}
+
+impl From<DispatchError> for Failure {
+    fn from(error: DispatchError) -> Self {
+        match error {
+            DispatchError::NoCluster => Self::NoCluster,
+            DispatchError::NoHealthyHost => Self::NoHealthyHost,
+        }
+    }
+}
+
+/// What came back from the store: a success with its body, or a refusal to pass on.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// 200 or 201.
+    Success(Vec<u8>),
+    /// It refused what the edge accepted.
+    Refused(StoreRefusal),
+}
+
+/// Tells whose answer it is and what it means. `most` is the longest body that is read.
+pub fn understand(answer: CallAnswer, most: usize) -> Result<Answer, Failure> {
+    let Some(response) = answer else { return Err(Failure::Reset) };
+    match response.header(PROTOCOL_HEADER) {
+        None => return Err(without_marker(&response)),
+        Some(version) if version != PROTOCOL_VERSION.as_bytes() => return Err(Failure::WrongVersion),
+        Some(_) if response.body.len() > most => return Err(Failure::Oversized),
+        Some(_) => {}
+    }
+    match response.status() {
+        200 | 201 => Ok(Answer::Success(response.body)),
+        status @ (400 | 403) => {
+            // Only what is well-formed is passed on; a broken refusal is no reason to show its bytes to a client.
+            let body: ErrorBody = serde_json::from_slice(&response.body).map_err(|_| Failure::StoreError)?;
+            Ok(Answer::Refused(StoreRefusal { status, error: body.error, error_description: body.error_description }))
+        }
+        401 => Err(Failure::Unauthorized),
+        409 => Err(Failure::Conflict),
+        _ => Err(Failure::StoreError),
+    }
+}
+
+/// Reads a success's body.
+pub fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|_| Failure::StoreError)
+}
+
+/// Envoy's router answers a failed call itself, with a 503 or 504 and a text of its own.
+fn without_marker(response: &CallResponse) -> Failure {
+    let says = |text: &str| response.body.windows(text.len()).any(|window| window == text.as_bytes());
+    match response.status() {
+        503 if says("no healthy upstream") => Failure::NoHealthyHost,
+        503 if says("upstream connect error") || says("reset reason") => {
+            if says("overflow") {
+                Failure::Overflow
+            } else if says("connection failure") || says("connection timeout") {
+                Failure::ConnectError
+            } else {
+                Failure::Reset
+            }
+        }
+        504 if says("upstream request timeout") => Failure::Timeout,
+        _ => Failure::NotOurs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: &str, marker: Option<&str>, body: &str) -> CallAnswer {
+        let mut headers = vec![(":status".to_owned(), status.as_bytes().to_vec())];
+        if let Some(version) = marker {
+            headers.push((PROTOCOL_HEADER.to_owned(), version.as_bytes().to_vec()));
+        }
+        Some(CallResponse { headers, body: body.as_bytes().to_vec() })
+    }
+
+    #[test]
+    fn every_failure_of_a_call_has_a_class_of_its_own() {
+        let failure = |answer| understand(answer, 100).unwrap_err();
+        let connect = "upstream connect error or disconnect/reset before headers. reset reason: ";
+        assert_eq!(failure(None), Failure::Reset);
+        assert_eq!(failure(response("503", None, "no healthy upstream")), Failure::NoHealthyHost);
+        assert_eq!(
+            failure(response("503", None, &format!("{connect}remote connection failure"))),
+            Failure::ConnectError
+        );
+        assert_eq!(failure(response("503", None, &format!("{connect}connection timeout"))), Failure::ConnectError);
+        assert_eq!(failure(response("503", None, &format!("{connect}connection termination"))), Failure::Reset);
+        assert_eq!(failure(response("503", None, &format!("{connect}overflow"))), Failure::Overflow);
+        assert_eq!(failure(response("504", None, "upstream request timeout")), Failure::Timeout);
+        assert_eq!(failure(response("503", None, "down for maintenance")), Failure::NotOurs);
+        assert_eq!(failure(response("201", None, "{}")), Failure::NotOurs);
+        assert_eq!(failure(response("201", Some("2"), "{}")), Failure::WrongVersion);
+        assert_eq!(failure(response("201", Some("1"), &"x".repeat(101))), Failure::Oversized);
+        assert_eq!(failure(response("401", Some("1"), "")), Failure::Unauthorized);
+        assert_eq!(failure(response("409", Some("1"), "")), Failure::Conflict);
+        assert_eq!(failure(response("503", Some("1"), "")), Failure::StoreError);
+        assert_eq!(failure(response("400", Some("1"), "<html>")), Failure::StoreError);
+        assert_eq!(failure(response("x", Some("1"), "")), Failure::StoreError);
+    }
+
+    #[test]
+    fn a_refusal_of_the_store_is_passed_on() {
+        let answer = understand(response("400", Some("1"), r#"{"error":"e","error_description":"d"}"#), 100);
+        let refusal = StoreRefusal { status: 400, error: "e".to_owned(), error_description: "d".to_owned() };
+        assert_eq!(answer, Ok(Answer::Refused(refusal)));
+    }
+}

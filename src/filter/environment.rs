@@ -1,0 +1,104 @@
+//! What the filter needs of the proxy that it runs in.
+//!
+//! Everything else in this room is plain Rust over this trait, so that it is tested natively and a second front
+//! end is one more thin implementation.
+
+use std::time::Duration;
+
+use super::reason::Reason;
+use super::reply::Reply;
+
+/// A value in shared data, with the number that changes at each write.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Shared {
+    /// The value.
+    pub value: Vec<u8>,
+    /// Compare-and-swap number; never 0.
+    pub cas: u32,
+}
+
+/// Another worker wrote the key since it was read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CasMismatch;
+
+/// A call that could not be sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DispatchError {
+    /// The proxy has no cluster of that name.
+    NoCluster,
+    /// The cluster has no healthy host.
+    NoHealthyHost,
+}
+
+/// The system's random source did not answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NoRandomness;
+
+/// The answer to a call: what arrived, or `None` if the stream was reset or its answer was too large to buffer.
+pub type CallAnswer = Option<CallResponse>;
+
+/// The response to a call.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CallResponse {
+    /// Header names, lower case, and values, with the pseudo-header `:status`.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl CallResponse {
+    /// The first value of the header `name`.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// The status; 0 if there is none.
+    pub fn status(&self) -> u16 {
+        self.header(":status").and_then(|v| std::str::from_utf8(v).ok()).and_then(|v| v.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// How loud a log line is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Level {
+    /// For the operator to know.
+    Info,
+    /// Something failed that may heal by itself.
+    Warn,
+    /// Something that needs the operator.
+    Error,
+}
+
+/// What the filter needs of the proxy that it runs in.
+pub trait Environment {
+    /// Reads a key of the data that all workers share.
+    fn shared(&self, key: &str) -> Option<Shared>;
+    /// Writes a key of the data that all workers share. With `cas`, only if nobody wrote since; without, always.
+    fn set_shared(&self, key: &str, value: &[u8], cas: Option<u32>) -> Result<(), CasMismatch>;
+    /// A clock that never steps, the same for all workers, in nanoseconds.
+    fn monotonic_nanos(&self) -> u64;
+    /// The wall clock, in UNIX seconds.
+    fn unix_seconds(&self) -> u64;
+    /// Fills `buffer` from the system's random source.
+    fn fill_random(&self, buffer: &mut [u8]) -> Result<(), NoRandomness>;
+    /// Sends a request to a cluster. The answer comes to whoever sent it.
+    fn call(
+        &self,
+        cluster: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<(), DispatchError>;
+    /// The headers of the request at hand: names in lower case, pseudo-headers included. Only in the header callback.
+    fn request_headers(&self) -> Vec<(String, Vec<u8>)>;
+    /// Replaces a header of the request at hand. Only in the header callback.
+    fn set_request_header(&self, name: &str, value: &str);
+    /// The first `size` bytes of the request's buffered body.
+    fn request_body(&self, size: usize) -> Vec<u8>;
+    /// Answers the request at hand, which goes no further; tells the access log and the metrics why.
+    fn reply(&self, reply: &Reply);
+    /// Counts a reason that is not that of an answer.
+    fn count(&self, reason: Reason);
+    /// Writes a line to the proxy's log.
+    fn log(&self, level: Level, line: &str);
+}

@@ -1,0 +1,572 @@
+//! The way of one request through the filter.
+//!
+//! Forward only: tenant, path, method, limiter, registration enabled, type and length, body, `registration`,
+//! credentials, one call to the store, 201. Each step is one call to one room; each refusal is a [`Refusal`].
+
+use std::rc::Rc;
+
+use super::board::{InForce, Lookup};
+use super::callout::{self, Answer, Failure};
+use super::config::UnknownHosts;
+use super::environment::{CallAnswer, Environment, Level};
+use super::limiter::{self, Outcome};
+use super::reason::Reason;
+use super::reply::{self, Refusal, Reply};
+use super::request::Head;
+use super::worker::Worker;
+use crate::edge_api::{self, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, TENANT_HEADER};
+use crate::registration::{self, ClientMetadata, ClientSecret};
+use crate::request_path::{self, Disguised, Endpoint};
+use crate::tenant::Tenant;
+
+/// What the proxy does with the request next.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Flow {
+    /// It goes on to the next filter.
+    Continue,
+    /// It waits here, or was answered.
+    Pause,
+}
+
+/// How far a request has come. One in `Answered` is never answered again.
+#[derive(Debug)]
+enum State {
+    /// Not looked at yet, or passed on.
+    Open,
+    /// A registration whose body is awaited; so many bytes have come.
+    Body { tenant: Rc<InForce>, size: usize },
+    /// A registration that the store is asked to make.
+    Calling(Registering),
+    /// Answered.
+    Answered,
+}
+
+/// A registration on its way to the store.
+#[derive(Debug)]
+struct Registering {
+    secret: Option<ClientSecret>,
+    metadata: ClientMetadata,
+}
+
+/// What a request's head asks for.
+enum Admission {
+    /// Nothing of ours.
+    Pass,
+    /// A CORS preflight of the registration endpoint.
+    Preflight,
+    /// A registration whose body is worth reading.
+    Registration(Rc<InForce>),
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Exchange {
+    worker: Rc<Worker>,
+    state: State,
+    /// The `decision_id` of the answer.
+    decision_id: String,
+    /// Headers that every answer carries, from the step on that knows them.
+    shared: Vec<(&'static str, String)>,
+}
+
+impl Exchange {
+    /// A request that nobody has looked at yet.
+    pub fn new(worker: Rc<Worker>) -> Self {
+        Self { worker, state: State::Open, decision_id: String::new(), shared: Vec::new() }
+    }
+
+    /// Looks at the request's head.
+    pub fn on_headers<E: Environment>(&mut self, environment: &E, end_of_stream: bool) -> Flow {
+        let head = Head::new(environment.request_headers());
+        match self.admit(environment, &head) {
+            Ok(Admission::Pass) => return Flow::Continue,
+            Ok(Admission::Preflight) => {
+                let headers = std::mem::take(&mut self.shared);
+                self.answer(environment, &Reply { status: 204, headers, body: Vec::new(), reason: Reason::Preflight });
+            }
+            Ok(Admission::Registration(tenant)) => {
+                self.state = State::Body { tenant, size: 0 };
+                if end_of_stream {
+                    self.register(environment);
+                }
+            }
+            Err(refusal) => {
+                self.decision_id = decision_id(environment, &head);
+                self.refuse(environment, &refusal);
+            }
+        }
+        Flow::Pause
+    }
+
+    /// Looks at the body as far as it has come: `total` bytes.
+    pub fn on_body<E: Environment>(&mut self, environment: &E, total: usize, end_of_stream: bool) -> Flow {
+        let most = self.worker.config.max_body_bytes;
+        match &mut self.state {
+            State::Open => return Flow::Continue,
+            State::Body { .. } if total > most => self.refuse(environment, &Refusal::BodyTooLarge { most }),
+            State::Body { size, .. } => {
+                *size = total;
+                if end_of_stream {
+                    self.register(environment);
+                }
+            }
+            State::Calling(_) | State::Answered => {}
+        }
+        Flow::Pause
+    }
+
+    /// Trailers end the body without a last piece that says so.
+    pub fn on_trailers<E: Environment>(&mut self, environment: &E) -> Flow {
+        match self.state {
+            State::Open => return Flow::Continue,
+            State::Body { .. } => self.register(environment),
+            State::Calling(_) | State::Answered => {}
+        }
+        Flow::Pause
+    }
+
+    /// Takes the store's answer.
+    pub fn on_answer<E: Environment>(&mut self, environment: &E, answer: CallAnswer) {
+        let State::Calling(registering) = std::mem::replace(&mut self.state, State::Open) else { return };
+        match self.registered(&registering, answer) {
+            Ok(reply) => self.answer(environment, &reply),
+            Err(refusal) => self.refuse(environment, &refusal),
+        }
+    }
+
+    fn admit<E: Environment>(&mut self, environment: &E, head: &Head) -> Result<Admission, Refusal> {
+        let endpoint = request_path::classify(head.path());
+        // No tenant has the empty host; whether settings are loaded is asked all the same.
+        let host = head.host().unwrap_or_default();
+        let tenant = match self.worker.copies.look_up(environment, &self.worker.keys, &host) {
+            Lookup::Tenant(tenant) => tenant,
+            Lookup::NotLoaded => return Err(Refusal::SettingsNotLoaded),
+            Lookup::Unreadable => return Err(Refusal::SettingsUnreadable),
+            Lookup::Unknown
+                if self.worker.config.unknown_hosts == UnknownHosts::Pass && endpoint == Ok(Endpoint::Other) =>
+            {
+                return Ok(Admission::Pass);
+            }
+            Lookup::Unknown => return Err(Refusal::UnknownHost),
+        };
+        match endpoint.map_err(|Disguised| Refusal::DisguisedPath)? {
+            Endpoint::Other | Endpoint::Protected => Ok(Admission::Pass),
+            Endpoint::Management => {
+                environment.set_request_header(TENANT_HEADER, tenant.tenant.name.as_str());
+                Ok(Admission::Pass)
+            }
+            Endpoint::BelowRegistration => Err(Refusal::Method),
+            Endpoint::Registration => {
+                let is_allowed_origin = self.allow_origin(&tenant.tenant, head);
+                match head.method() {
+                    b"OPTIONS" => {
+                        self.allow_preflight(is_allowed_origin);
+                        return Ok(Admission::Preflight);
+                    }
+                    b"POST" => {}
+                    _ => return Err(Refusal::Method),
+                }
+                self.take_token(environment, &tenant)?;
+                if !tenant.tenant.settings.flags.enable_dynamic_client_registration {
+                    return Err(Refusal::RegistrationDisabled);
+                }
+                self.check_head(head)?;
+                self.decision_id = decision_id(environment, head);
+                Ok(Admission::Registration(tenant))
+            }
+        }
+    }
+
+    /// The headers without which a browser shows its page nothing of any answer.
+    fn allow_origin(&mut self, tenant: &Tenant, head: &Head) -> bool {
+        let origins = &tenant.settings.dcr_edge.cors_origins;
+        if origins.is_empty() {
+            return false;
+        }
+        self.shared.push(("vary", "origin".to_owned()));
+        let Some(origin) = origins.iter().find(|origin| head.origin() == Some(origin.as_str())) else { return false };
+        let exposed = "retry-after, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset";
+        self.shared.push(("access-control-allow-origin", origin.as_str().to_owned()));
+        self.shared.push(("access-control-expose-headers", exposed.to_owned()));
+        true
+    }
+
+    fn allow_preflight(&mut self, is_allowed_origin: bool) {
+        self.shared.push(("allow", reply::ALLOW.to_owned()));
+        if is_allowed_origin {
+            let headers = "content-type, authorization, mcp-protocol-version";
+            self.shared.push(("access-control-allow-methods", "POST".to_owned()));
+            self.shared.push(("access-control-allow-headers", headers.to_owned()));
+            self.shared.push(("access-control-max-age", "600".to_owned()));
+        }
+    }
+
+    fn take_token<E: Environment>(&mut self, environment: &E, tenant: &InForce) -> Result<(), Refusal> {
+        let limit = tenant.tenant.settings.dcr_edge.rate_limit;
+        let Outcome::Judged { verdict, contended } = limiter::take(environment, &tenant.bucket, limit) else {
+            return Err(Refusal::LimiterUnavailable);
+        };
+        let reset = environment.unix_seconds().saturating_add(verdict.next_token_in.div_ceil(1_000_000_000));
+        self.shared.push(("x-ratelimit-limit", limit.burst.to_string()));
+        self.shared.push(("x-ratelimit-remaining", verdict.remaining.to_string()));
+        self.shared.push(("x-ratelimit-reset", reset.to_string()));
+        match verdict.admitted {
+            Some(_) => Ok(()),
+            None => Err(Refusal::RateLimited { next_token_in: verdict.next_token_in, contended }),
+        }
+    }
+
+    fn check_head(&self, head: &Head) -> Result<(), Refusal> {
+        let most = self.worker.config.max_body_bytes;
+        if head.content_length().is_some_and(|length| usize::try_from(length).map_or(true, |length| length > most)) {
+            Err(Refusal::BodyTooLarge { most })
+        } else if !head.is_identity() {
+            Err(Refusal::ContentEncoding)
+        } else if !head.is_json() {
+            Err(Refusal::ContentType)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The body is whole: checks it and asks the store to register the client.
+    fn register<E: Environment>(&mut self, environment: &E) {
+        let State::Body { tenant, size } = std::mem::replace(&mut self.state, State::Open) else { return };
+        match self.send(environment, &tenant.tenant, size) {
+            Ok(registering) => self.state = State::Calling(registering),
+            Err(refusal) => self.refuse(environment, &refusal),
+        }
+    }
+
+    fn send<E: Environment>(&self, environment: &E, tenant: &Tenant, size: usize) -> Result<Registering, Refusal> {
+        let body = if size == 0 { Vec::new() } else { environment.request_body(size) };
+        let metadata = registration::check(&body, &tenant.settings.dcr_edge).map_err(Refusal::Metadata)?;
+        let mut random = |buffer: &mut [u8]| environment.fill_random(buffer);
+        let client_id = registration::client_id(&mut random).map_err(|_| Refusal::RandomnessUnavailable)?;
+        let secret = metadata.is_confidential().then(|| registration::client_secret(&mut random)).transpose();
+        let secret = secret.map_err(|_| Refusal::RandomnessUnavailable)?;
+        let client_secret_sha256 = secret.as_ref().map(ClientSecret::sha256_hex);
+        let request = RegisterClient { client_secret_sha256, metadata: &metadata };
+        let body = serde_json::to_vec(&request).map_err(|_| Refusal::Callout(Failure::StoreError))?;
+        let store = &self.worker.config.store;
+        let headers = [
+            (":method", "PUT"),
+            (":path", &edge_api::client_path(&tenant.name, &client_id)),
+            (":authority", &store.authority),
+            ("authorization", &self.worker.authorization),
+            ("content-type", "application/json"),
+            (REQUEST_ID_HEADER, &self.decision_id),
+        ];
+        match environment.call(&store.cluster, &headers, &body, store.timeout) {
+            Ok(()) => Ok(Registering { secret, metadata }),
+            Err(error) => Err(Refusal::Callout(error.into())),
+        }
+    }
+
+    fn registered(&self, registering: &Registering, answer: CallAnswer) -> Result<Reply, Refusal> {
+        let body = match callout::understand(answer, callout::MAX_REGISTRATION_ANSWER).map_err(Refusal::Callout)? {
+            Answer::Success(body) => body,
+            Answer::Refused(refusal) => return Err(Refusal::Store(refusal)),
+        };
+        let client: RegisteredClient = callout::parse(&body).map_err(Refusal::Callout)?;
+        let body = registration::response(&client, registering.secret.as_ref(), &registering.metadata)
+            .map_err(|_| Refusal::Callout(Failure::StoreError))?;
+        let mut headers = reply::no_store_headers();
+        headers.push(("pragma", "no-cache".to_owned()));
+        headers.extend_from_slice(&self.shared);
+        Ok(Reply { status: 201, headers, body, reason: Reason::Registered })
+    }
+
+    fn refuse<E: Environment>(&mut self, environment: &E, refusal: &Refusal) {
+        if let Refusal::Callout(failure) = refusal {
+            let (reason, advice, id) = (failure.reason().as_str(), failure.advice(), &self.decision_id);
+            environment.log(Level::Warn, &format!("registration {id} failed: {reason}: {advice}"));
+        }
+        let reply = refusal.reply(&self.decision_id, &self.shared);
+        self.answer(environment, &reply);
+    }
+
+    /// The one latch: an answer is given once, and the state says so.
+    fn answer<E: Environment>(&mut self, environment: &E, reply: &Reply) {
+        if matches!(self.state, State::Answered) {
+            return;
+        }
+        self.state = State::Answered;
+        environment.reply(reply);
+    }
+}
+
+/// The request's id if it has one, else a random one: it is in the answer, the access log and the store's log.
+fn decision_id<E: Environment>(environment: &E, head: &Head) -> String {
+    if let Some(id) = head.request_id() {
+        return id.to_owned();
+    }
+    let mut bytes = [0; 16];
+    // Without randomness the id only loses its use for finding a log line.
+    let _ = environment.fill_random(&mut bytes);
+    format!("{:032x}", u128::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::board::{self, Stamp};
+    use crate::filter::config::Config;
+    use crate::filter::environment::{CallResponse, DispatchError};
+    use crate::filter::fake::Fake;
+    use serde_json::{Value, json};
+
+    const CLIENT: &[u8] = br#"{"redirect_uris":["https://app.example/cb"],"client_name":"Test"}"#;
+
+    struct Bench {
+        fake: Fake,
+        worker: Rc<Worker>,
+    }
+
+    impl Bench {
+        fn new(settings: Value) -> Self {
+            Self::with_config(settings, json!({"store": {"cluster": "c"}}))
+        }
+
+        fn with_config(settings: Value, config: Value) -> Self {
+            let fake = Fake::default();
+            let config = Config::parse(config.to_string().as_bytes()).unwrap();
+            let worker = Rc::new(Worker::new(config, "token").unwrap());
+            let tenant = json!({"name": "default", "domains": ["a.test"], "settings": settings});
+            let json = serde_json::to_vec(&tenant).unwrap();
+            let stamp = Stamp { epoch: 1, version: 1 };
+            board::publish(&fake, &worker.keys, 1, stamp, &serde_json::from_slice(&json).unwrap(), &json);
+            board::set_loaded(&fake, &worker.keys);
+            Self { fake, worker }
+        }
+
+        fn enabled(settings: Value) -> Self {
+            let mut settings = settings;
+            settings["flags"] = json!({"enable_dynamic_client_registration": true});
+            Self::new(settings)
+        }
+
+        fn headers(&self, method: &str, path: &str, more: &[(&str, &str)]) {
+            let all = [(":method", method), (":path", path), (":authority", "a.test:1"), ("x-request-id", "id-1")];
+            let all = all.iter().chain(more).map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+            *self.fake.headers.lock().unwrap() = all.collect();
+        }
+
+        /// A request without a body.
+        fn bare(&self, method: &str, path: &str, more: &[(&str, &str)]) -> Flow {
+            self.headers(method, path, more);
+            Exchange::new(Rc::clone(&self.worker)).on_headers(&self.fake, true)
+        }
+
+        /// A registration whose body is there.
+        fn register(&self, body: &[u8], more: &[(&str, &str)]) -> Exchange {
+            let json = [("content-type", "application/json")];
+            self.headers("POST", "/oidc/register", &[&json, more].concat());
+            *self.fake.body.lock().unwrap() = body.to_vec();
+            let mut exchange = Exchange::new(Rc::clone(&self.worker));
+            if exchange.on_headers(&self.fake, false) == Flow::Pause {
+                assert_eq!(exchange.on_body(&self.fake, body.len(), true), Flow::Pause);
+            }
+            exchange
+        }
+
+        fn last(&self) -> (u16, Value, Reply) {
+            let reply = self.fake.replies.lock().unwrap().last().cloned().unwrap();
+            (reply.status, serde_json::from_slice(&reply.body).unwrap_or(Value::Null), reply)
+        }
+
+        fn replies(&self) -> usize {
+            self.fake.replies.lock().unwrap().len()
+        }
+    }
+
+    fn store_says(status: &str, body: Value) -> CallAnswer {
+        let headers = [(":status", status), (edge_api::PROTOCOL_HEADER, edge_api::PROTOCOL_VERSION)];
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+        Some(CallResponse { headers, body: serde_json::to_vec(&body).unwrap() })
+    }
+
+    fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+        reply.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_str())
+    }
+
+    #[test]
+    fn a_registration_is_one_call_and_a_201_with_a_secret_that_the_store_never_sees() {
+        let bench = Bench::enabled(json!({}));
+        let mut exchange = bench.register(CLIENT, &[]);
+        let call = bench.fake.calls.lock().unwrap().pop().unwrap();
+        let path = &call.headers.iter().find(|(name, _)| name == ":path").unwrap().1;
+        let client_id = path.rsplit('/').next().unwrap().to_owned();
+        assert!(path.starts_with("/edge/v1/tenants/default/clients/tpc_"), "{path}");
+        exchange.on_answer(&bench.fake, store_says("201", json!({"client_id": client_id, "client_id_issued_at": 7})));
+        let (status, body, reply) = bench.last();
+        assert_eq!((status, &body["client_id"], &body["client_id_issued_at"]), (201, &json!(client_id), &json!(7)));
+        assert_eq!(body["client_secret_expires_at"], 0);
+        let secret = body["client_secret"].as_str().unwrap();
+        assert_eq!(secret.len(), 64);
+        assert!(!String::from_utf8(call.body).unwrap().contains(secret));
+        assert_eq!(header(&reply, "cache-control"), Some("no-store"));
+        assert_eq!(header(&reply, "x-ratelimit-remaining"), Some("4"));
+    }
+
+    #[test]
+    fn a_request_is_answered_once_whatever_the_proxy_calls_afterwards() {
+        let bench = Bench::enabled(json!({}));
+        let mut exchange = bench.register(b"{}", &[]);
+        assert_eq!(bench.replies(), 1);
+        exchange.on_body(&bench.fake, 99_999, true);
+        exchange.on_trailers(&bench.fake);
+        exchange.on_answer(&bench.fake, None);
+        assert_eq!(bench.replies(), 1);
+    }
+
+    #[test]
+    fn trailers_end_a_body_that_no_piece_ended() {
+        let bench = Bench::enabled(json!({}));
+        bench.headers("POST", "/oidc/register", &[("content-type", "application/json")]);
+        *bench.fake.body.lock().unwrap() = CLIENT.to_vec();
+        let mut exchange = Exchange::new(Rc::clone(&bench.worker));
+        exchange.on_headers(&bench.fake, false);
+        exchange.on_body(&bench.fake, CLIENT.len(), false);
+        assert_eq!(exchange.on_trailers(&bench.fake), Flow::Pause);
+        assert_eq!(bench.fake.calls.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_body_is_refused_as_soon_as_it_is_too_long() {
+        let bench = Bench::enabled(json!({}));
+        bench.headers("POST", "/oidc/register", &[("content-type", "application/json")]);
+        let mut exchange = Exchange::new(Rc::clone(&bench.worker));
+        exchange.on_headers(&bench.fake, false);
+        exchange.on_body(&bench.fake, 65_536, false);
+        assert_eq!(bench.replies(), 0);
+        exchange.on_body(&bench.fake, 65_537, false);
+        assert_eq!(bench.last().0, 413);
+        bench.register(CLIENT, &[("content-length", "65537")]);
+        assert_eq!(bench.last().0, 413);
+    }
+
+    #[test]
+    fn each_check_comes_before_the_dearer_ones() {
+        let bench = Bench::new(json!({}));
+        assert_eq!(bench.bare("GET", "/oidc/register", &[]), Flow::Pause);
+        assert_eq!(bench.last().0, 405);
+        assert_eq!(header(&bench.last().2, "x-ratelimit-limit"), None);
+        // Off: 403 before the body's type, and it costs a token.
+        for remaining in (0..5).rev() {
+            bench.bare("POST", "/oidc/register", &[]);
+            assert_eq!(bench.last().0, 403);
+            assert_eq!(header(&bench.last().2, "x-ratelimit-remaining"), Some(remaining.to_string().as_str()));
+        }
+        bench.bare("POST", "/oidc/register", &[]);
+        let (status, body, reply) = bench.last();
+        assert_eq!(
+            (status, &body["error"], header(&reply, "retry-after")),
+            (429, &json!("too_many_requests"), Some("1"))
+        );
+    }
+
+    #[test]
+    fn wrong_types_and_encodings_are_415_and_an_empty_body_is_400() {
+        let bench = Bench::enabled(json!({"dcr_edge": {"rate_limit": {"burst": 100, "per_second": 1}}}));
+        bench.bare("POST", "/oidc/register", &[("content-type", "text/plain")]);
+        assert_eq!(bench.last().0, 415);
+        bench.bare("POST", "/oidc/register", &[("content-type", "application/json"), ("content-encoding", "gzip")]);
+        assert_eq!(bench.last().0, 415);
+        bench.bare("POST", "/oidc/register", &[("content-type", "application/json")]);
+        let (status, body, _) = bench.last();
+        assert_eq!(
+            (status, &body["error"], &body["decision_id"]),
+            (400, &json!("invalid_client_metadata"), &json!("id-1"))
+        );
+    }
+
+    #[test]
+    fn a_preflight_is_answered_here_and_costs_no_token() {
+        let bench = Bench::new(json!({"dcr_edge": {"cors_origins": ["https://app.test"]}}));
+        for (origin, allowed) in [("https://app.test", Some("https://app.test")), ("https://evil.test", None)] {
+            assert_eq!(bench.bare("OPTIONS", "/oidc/register", &[("origin", origin)]), Flow::Pause);
+            let (status, _, reply) = bench.last();
+            assert_eq!((status, header(&reply, "access-control-allow-origin")), (204, allowed));
+            assert_eq!(header(&reply, "vary"), Some("origin"));
+            assert_eq!(header(&reply, "access-control-allow-headers").is_some(), allowed.is_some());
+            bench.bare("POST", "/oidc/register", &[("origin", origin)]);
+            assert_eq!(header(&bench.last().2, "access-control-allow-origin"), allowed);
+        }
+        assert_eq!(header(&bench.last().2, "x-ratelimit-remaining"), Some("3"));
+        let bench = Bench::new(json!({}));
+        bench.bare("OPTIONS", "/oidc/register", &[("origin", "https://app.test")]);
+        assert!(bench.last().2.headers.iter().all(|(name, _)| !name.starts_with("access-control") && *name != "vary"));
+    }
+
+    #[test]
+    fn what_is_not_ours_passes_and_what_pretends_not_to_be_does_not() {
+        let bench = Bench::new(json!({}));
+        assert_eq!(bench.bare("GET", "/authorize?x=1", &[]), Flow::Continue);
+        assert_eq!(bench.bare("POST", "/login", &[]), Flow::Continue);
+        assert_eq!(bench.bare("GET", "/api/v2/tenants/settings", &[("x-dcr-tenant", "forged")]), Flow::Continue);
+        let headers = bench.fake.headers.lock().unwrap().clone();
+        assert_eq!(headers.iter().filter(|(name, _)| name == TENANT_HEADER).collect::<Vec<_>>().len(), 1);
+        assert!(headers.contains(&(TENANT_HEADER.to_owned(), b"default".to_vec())));
+        for path in ["/OIDC/register", "/oidc/register;x=1", "/oidc/register%20", "/oidc/register%3f"] {
+            assert_eq!(bench.bare("POST", path, &[]), Flow::Pause);
+            assert_eq!((bench.last().0, &bench.last().1["error"]), (404, &json!("not_found")), "{path}");
+        }
+        bench.bare("POST", "/oidc/register/tpc_1", &[]);
+        assert_eq!(bench.last().0, 405);
+        assert_eq!(header(&bench.last().2, "allow"), Some("POST, OPTIONS"));
+    }
+
+    #[test]
+    fn a_host_of_no_tenant_is_refused_unless_the_operator_lets_it_pass() {
+        let bench = Bench::new(json!({}));
+        let forge = |bench: &Bench, path: &str| {
+            *bench.fake.headers.lock().unwrap() =
+                vec![(":path".to_owned(), path.as_bytes().to_vec()), (":authority".to_owned(), b"b.test".to_vec())];
+            Exchange::new(Rc::clone(&bench.worker)).on_headers(&bench.fake, true)
+        };
+        assert_eq!(forge(&bench, "/login"), Flow::Pause);
+        assert_eq!(bench.last().0, 404);
+        let bench = Bench::with_config(json!({}), json!({"store": {"cluster": "c"}, "unknown_hosts": "pass"}));
+        assert_eq!(forge(&bench, "/login"), Flow::Continue);
+        for ours in ["/oidc/register", "/api/v2/clients", "/authorize", "/OIDC/register"] {
+            assert_eq!(forge(&bench, ours), Flow::Pause, "{ours}");
+            assert_eq!(bench.last().0, 404);
+        }
+    }
+
+    #[test]
+    fn every_failure_of_the_store_is_the_same_503_outside() {
+        let bench = Bench::enabled(json!({"dcr_edge": {"rate_limit": {"burst": 100, "per_second": 1}}}));
+        let mut bodies = Vec::new();
+        for answer in [None, store_says("500", json!({})), store_says("201", json!([])), store_says("409", json!({}))] {
+            bench.register(CLIENT, &[]).on_answer(&bench.fake, answer);
+            bodies.push((bench.last().0, bench.last().1));
+        }
+        *bench.fake.refuse_calls.lock().unwrap() = Some(DispatchError::NoCluster);
+        bench.register(CLIENT, &[]);
+        bodies.push((bench.last().0, bench.last().1));
+        assert_eq!(bodies[0].0, 503);
+        assert_eq!(header(&bench.last().2, "retry-after"), Some("2"));
+        bodies.dedup();
+        assert_eq!(bodies.len(), 1);
+    }
+
+    #[test]
+    fn a_refusal_of_the_store_reaches_the_client() {
+        let bench = Bench::enabled(json!({}));
+        let refusal = json!({"error": "invalid_redirect_uri", "error_description": "redirect_uris[0]: no"});
+        bench.register(CLIENT, &[]).on_answer(&bench.fake, store_says("400", refusal));
+        assert_eq!((bench.last().0, &bench.last().1["error"]), (400, &json!("invalid_redirect_uri")));
+    }
+
+    #[test]
+    fn nothing_passes_before_settings_are_loaded() {
+        let worker = Rc::new(Worker::new(Config::parse(br#"{"store":{"cluster":"c"}}"#).unwrap(), "t").unwrap());
+        let bench = Bench { fake: Fake::default(), worker };
+        for path in ["/", "/authorize", "/oidc/register", "/.well-known/openid-configuration"] {
+            assert_eq!(bench.bare("GET", path, &[]), Flow::Pause);
+            assert_eq!((bench.last().0, header(&bench.last().2, "retry-after")), (503, Some("2")));
+        }
+    }
+}

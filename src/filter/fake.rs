@@ -1,0 +1,109 @@
+//! A proxy in memory, with the semantics of shared data that Envoy has, for tests of this room.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::environment::{CasMismatch, DispatchError, Environment, Level, NoRandomness, Shared};
+use super::reason::Reason;
+use super::reply::Reply;
+
+/// A call that was sent.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+/// A proxy in memory.
+#[derive(Default)]
+pub struct Fake {
+    data: Mutex<(HashMap<String, Shared>, u32)>,
+    lose_every_cas: AtomicBool,
+    pub now: AtomicU64,
+    random: AtomicU64,
+    pub headers: Mutex<Vec<(String, Vec<u8>)>>,
+    pub body: Mutex<Vec<u8>>,
+    pub calls: Mutex<Vec<Call>>,
+    pub refuse_calls: Mutex<Option<DispatchError>>,
+    pub replies: Mutex<Vec<Reply>>,
+    pub counted: Mutex<Vec<Reason>>,
+    pub lines: Mutex<Vec<String>>,
+}
+
+impl Fake {
+    pub fn lose_every_cas(&self) {
+        self.lose_every_cas.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Environment for Fake {
+    fn shared(&self, key: &str) -> Option<Shared> {
+        self.data.lock().unwrap().0.get(key).cloned()
+    }
+
+    fn set_shared(&self, key: &str, value: &[u8], cas: Option<u32>) -> Result<(), CasMismatch> {
+        let mut data = self.data.lock().unwrap();
+        let known = data.0.get(key).map(|shared| shared.cas);
+        if cas.is_some() && known.is_some() && (known != cas || self.lose_every_cas.load(Ordering::Relaxed)) {
+            return Err(CasMismatch);
+        }
+        data.1 += 1;
+        let cas = data.1;
+        data.0.insert(key.to_owned(), Shared { value: value.to_vec(), cas });
+        Ok(())
+    }
+
+    fn monotonic_nanos(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        1_800_000_000
+    }
+
+    fn fill_random(&self, buffer: &mut [u8]) -> Result<(), NoRandomness> {
+        for byte in buffer {
+            // Good enough to differ; credentials have statistics tests of their own.
+            let seed = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+            *byte = ((seed ^ (seed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8;
+        }
+        Ok(())
+    }
+
+    fn call(&self, _: &str, headers: &[(&str, &str)], body: &[u8], _: Duration) -> Result<(), DispatchError> {
+        if let Some(error) = *self.refuse_calls.lock().unwrap() {
+            return Err(error);
+        }
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        self.calls.lock().unwrap().push(Call { headers, body: body.to_vec() });
+        Ok(())
+    }
+
+    fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
+        self.headers.lock().unwrap().clone()
+    }
+
+    fn set_request_header(&self, name: &str, value: &str) {
+        let mut headers = self.headers.lock().unwrap();
+        headers.retain(|(n, _)| n != name);
+        headers.push((name.to_owned(), value.as_bytes().to_vec()));
+    }
+
+    fn request_body(&self, size: usize) -> Vec<u8> {
+        self.body.lock().unwrap().iter().take(size).copied().collect()
+    }
+
+    fn reply(&self, reply: &Reply) {
+        self.replies.lock().unwrap().push(reply.clone());
+    }
+
+    fn count(&self, reason: Reason) {
+        self.counted.lock().unwrap().push(reason);
+    }
+
+    fn log(&self, _: Level, line: &str) {
+        self.lines.lock().unwrap().push(line.to_owned());
+    }
+}

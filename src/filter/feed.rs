@@ -1,0 +1,358 @@
+//! How settings come from the store: one worker at a time asks for what changed.
+//!
+//! Every worker ticks. The key `poll` holds the time at which the next look is due; whoever moves it forward by
+//! compare-and-swap has claimed the look, and moves it again when it is done. A worker that never comes back loses
+//! its claim when the time has passed. The key `cursor` holds how far the telling has come, so that any worker can
+//! go on with it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use super::board::{self, Stamp};
+use super::callout::{self, Answer, Failure};
+use super::environment::{CallAnswer, Environment, Level};
+use super::reason::Reason;
+use super::worker::Worker;
+use crate::edge_api::{CHANGES_PATH, Changes, TenantChange};
+use crate::tenant::Tenant;
+
+/// What a claim lasts beyond the call's own time-out, in nanoseconds.
+const CLAIM_MARGIN: u64 = 1_000_000_000;
+
+/// Most tenants. It bounds the work of a sweep.
+const MAX_SLOTS: u32 = 1 << 20;
+
+/// How far the telling has come.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+struct Cursor {
+    /// How many times everything has been told, the telling under way included.
+    epoch: u32,
+    /// The database that tells.
+    instance: String,
+    /// The last change told.
+    after: u64,
+    /// Whether everything is being told, and has not been told to its end.
+    telling: bool,
+    /// No slot as high as this has ever been told.
+    slots: u32,
+}
+
+/// One worker's part in the polling.
+#[derive(Debug)]
+pub struct Feed {
+    worker: Rc<Worker>,
+    poll_key: String,
+    cursor_key: String,
+    /// The claim under which this worker's call is under way: the value that it wrote to `poll`.
+    claim: Cell<Option<u64>>,
+    /// What the last look came to, so that the log has a line when it changes and not at each look.
+    last: Cell<Option<Failure>>,
+}
+
+impl Feed {
+    /// A worker's part in the polling.
+    pub fn new(worker: Rc<Worker>) -> Self {
+        let (poll_key, cursor_key) = (worker.keys.key("poll"), worker.keys.key("cursor"));
+        Self { worker, poll_key, cursor_key, claim: Cell::new(None), last: Cell::new(None) }
+    }
+
+    /// Makes the shared keys. The proxy configures one instance before any worker starts, so this never races.
+    pub fn prepare<E: Environment>(&self, environment: &E) {
+        for (key, value) in [(&self.poll_key, &0u64.to_le_bytes()[..]), (&self.cursor_key, b"{}")] {
+            if environment.shared(key).is_none() {
+                let _ = environment.set_shared(key, value, None);
+            }
+        }
+    }
+
+    /// Looks whether a look is due, and takes it if nobody else does.
+    pub fn tick<E: Environment>(&self, environment: &E) {
+        let Some(poll) = environment.shared(&self.poll_key) else { return };
+        let due = <[u8; 8]>::try_from(poll.value.as_slice()).map(u64::from_le_bytes).unwrap_or(0);
+        if environment.monotonic_nanos() >= due {
+            self.ask(environment, poll.cas);
+        }
+    }
+
+    /// Takes the answer to this worker's look.
+    pub fn answered<E: Environment>(&self, environment: &E, answer: CallAnswer) {
+        let Some(claim) = self.claim.take() else { return };
+        let Some(poll) = environment.shared(&self.poll_key) else { return };
+        if poll.value != claim.to_le_bytes() {
+            // The claim has run out and another worker has taken over.
+            return;
+        }
+        match self.apply(environment, answer) {
+            Ok(true) => self.ask(environment, poll.cas),
+            Ok(false) => {
+                self.note(environment, None);
+                self.rest(environment, poll.cas);
+            }
+            Err(failure) => {
+                self.note(environment, Some(failure));
+                self.rest(environment, poll.cas);
+            }
+        }
+    }
+
+    fn ask<E: Environment>(&self, environment: &E, cas: u32) {
+        let store = &self.worker.config.store;
+        let claim = later(environment, store.timeout).saturating_add(CLAIM_MARGIN);
+        if environment.set_shared(&self.poll_key, &claim.to_le_bytes(), Some(cas)).is_err() {
+            return;
+        }
+        let cursor = self.cursor(environment).0;
+        // An instance is hexadecimal digits: nothing to escape.
+        let path = format!("{CHANGES_PATH}?after={}&instance={}", cursor.after, cursor.instance);
+        let headers = [
+            (":method", "GET"),
+            (":path", &path),
+            (":authority", &store.authority),
+            ("authorization", &self.worker.authorization),
+        ];
+        match environment.call(&store.cluster, &headers, &[], store.timeout) {
+            Ok(()) => self.claim.set(Some(claim)),
+            Err(error) => {
+                self.note(environment, Some(error.into()));
+                if let Some(poll) = environment.shared(&self.poll_key) {
+                    self.rest(environment, poll.cas);
+                }
+            }
+        }
+    }
+
+    /// Sets when the next look is due. If another worker got in between, it sets it.
+    fn rest<E: Environment>(&self, environment: &E, cas: u32) {
+        let due = later(environment, self.worker.config.store.poll_interval);
+        let _ = environment.set_shared(&self.poll_key, &due.to_le_bytes(), Some(cas));
+    }
+
+    fn cursor<E: Environment>(&self, environment: &E) -> (Cursor, Option<u32>) {
+        let shared = environment.shared(&self.cursor_key);
+        let cursor = shared.as_ref().and_then(|shared| serde_json::from_slice(&shared.value).ok());
+        (cursor.unwrap_or_default(), shared.map(|shared| shared.cas))
+    }
+
+    /// Puts a page in force. True if another one follows.
+    fn apply<E: Environment>(&self, environment: &E, answer: CallAnswer) -> Result<bool, Failure> {
+        let Answer::Success(body) = callout::understand(answer, callout::MAX_CHANGES_ANSWER)? else {
+            return Err(Failure::StoreError);
+        };
+        let page: Changes = callout::parse(&body)?;
+        if page.instance.is_empty() || !page.instance.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Failure::StoreError);
+        }
+        if page.tenants.iter().any(|change| change.slot >= MAX_SLOTS) {
+            return Err(Failure::StoreError);
+        }
+        let (mut cursor, cas) = self.cursor(environment);
+        if page.full && !(cursor.telling && cursor.instance == page.instance) {
+            cursor.epoch = cursor.epoch.saturating_add(1);
+            cursor.instance = page.instance;
+            cursor.telling = true;
+        }
+        for change in &page.tenants {
+            cursor.slots = cursor.slots.max(change.slot.saturating_add(1));
+            self.change(environment, cursor.epoch, change);
+        }
+        cursor.after = page.head;
+        if !page.more {
+            if cursor.telling {
+                board::sweep(environment, &self.worker.keys, cursor.epoch, cursor.slots);
+                cursor.telling = false;
+            }
+            board::set_loaded(environment, &self.worker.keys);
+        }
+        let value = serde_json::to_vec(&cursor).map_err(|_| Failure::StoreError)?;
+        // Somebody else's cursor means that our claim is gone: what we put in force is theirs to go on from.
+        Ok(environment.set_shared(&self.cursor_key, &value, cas).is_ok() && page.more)
+    }
+
+    fn change<E: Environment>(&self, environment: &E, epoch: u32, change: &TenantChange) {
+        let (keys, stamp) = (&self.worker.keys, Stamp { epoch, version: change.version });
+        let Some(json) = &change.tenant else {
+            board::withdraw(environment, keys, change.slot, stamp);
+            return;
+        };
+        match serde_json::from_slice::<Tenant>(json.get().as_bytes()) {
+            Ok(tenant) => {
+                board::publish(environment, keys, change.slot, stamp, &tenant, json.get().as_bytes());
+            }
+            Err(error) => {
+                environment.count(Reason::SettingsUnreadable);
+                let (slot, version) = (change.slot, change.version);
+                environment.log(
+                    Level::Error,
+                    &format!("tenant in slot {slot}: change {version} cannot be read, its last settings stay in force: {error}"),
+                );
+            }
+        }
+    }
+
+    fn note<E: Environment>(&self, environment: &E, failure: Option<Failure>) {
+        environment.count(failure.map_or(Reason::SettingsPolled, Failure::reason));
+        if self.last.replace(failure) == failure {
+            return;
+        }
+        match failure {
+            Some(failure) => {
+                let (reason, advice) = (failure.reason().as_str(), failure.advice());
+                environment.log(
+                    Level::Error,
+                    &format!("settings cannot be loaded, the last ones stay in force: {reason}: {advice}"),
+                );
+            }
+            None => environment.log(Level::Info, "settings are loaded again"),
+        }
+    }
+}
+
+fn later<E: Environment>(environment: &E, span: std::time::Duration) -> u64 {
+    environment.monotonic_nanos().saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge_api::{PROTOCOL_HEADER, PROTOCOL_VERSION};
+    use crate::filter::board::Lookup;
+    use crate::filter::config::Config;
+    use crate::filter::environment::CallResponse;
+    use crate::filter::fake::Fake;
+    use serde_json::{Value, json};
+    use std::sync::atomic::Ordering;
+
+    fn feed(fake: &Fake) -> Feed {
+        let config = Config::parse(br#"{"store": {"cluster": "c"}}"#).unwrap();
+        let feed = Feed::new(Rc::new(Worker::new(config, "token").unwrap()));
+        feed.prepare(fake);
+        feed
+    }
+
+    fn tenant(slot: u32, version: u64, host: &str) -> Value {
+        json!({"slot": slot, "version": version, "tenant": {"name": "t", "domains": [host], "settings": {}}})
+    }
+
+    fn page(instance: &str, full: bool, head: u64, more: bool, tenants: Value) -> CallAnswer {
+        let body = json!({"instance": instance, "full": full, "head": head, "more": more, "tenants": tenants});
+        let headers = vec![
+            (":status".to_owned(), b"200".to_vec()),
+            (PROTOCOL_HEADER.to_owned(), PROTOCOL_VERSION.as_bytes().to_vec()),
+        ];
+        Some(CallResponse { headers, body: serde_json::to_vec(&body).unwrap() })
+    }
+
+    fn asked(fake: &Fake) -> Vec<String> {
+        let calls = std::mem::take(&mut *fake.calls.lock().unwrap());
+        let path =
+            |call: super::super::fake::Call| call.headers.iter().find(|(name, _)| name == ":path").unwrap().1.clone();
+        calls.into_iter().map(path).collect()
+    }
+
+    fn finds(fake: &Fake, feed: &Feed, host: &str) -> bool {
+        matches!(feed.worker.copies.look_up(fake, &feed.worker.keys, host), Lookup::Tenant(_))
+    }
+
+    #[test]
+    fn one_worker_asks_and_the_others_wait_until_the_next_look_is_due() {
+        let fake = Fake::default();
+        let workers = [feed(&fake), feed(&fake)];
+        workers.iter().for_each(|worker| worker.tick(&fake));
+        assert_eq!(asked(&fake), ["/edge/v1/changes?after=0&instance="]);
+        workers[0].answered(&fake, page("ab", true, 3, false, json!([tenant(1, 3, "a.test")])));
+        workers.iter().for_each(|worker| worker.tick(&fake));
+        assert!(asked(&fake).is_empty());
+        fake.now.fetch_add(500_000_000, Ordering::Relaxed);
+        workers[1].tick(&fake);
+        assert_eq!(asked(&fake), ["/edge/v1/changes?after=3&instance=ab"]);
+        assert!(finds(&fake, &workers[1], "a.test"));
+    }
+
+    #[test]
+    fn nothing_is_in_force_before_the_last_page() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        feed.tick(&fake);
+        feed.answered(&fake, page("ab", true, 1, true, json!([tenant(1, 1, "a.test")])));
+        assert!(!finds(&fake, &feed, "a.test"));
+        assert_eq!(asked(&fake).last().unwrap(), "/edge/v1/changes?after=1&instance=ab");
+        feed.answered(&fake, page("ab", true, 2, false, json!([tenant(2, 2, "b.test")])));
+        assert!(finds(&fake, &feed, "a.test") && finds(&fake, &feed, "b.test"));
+    }
+
+    #[test]
+    fn a_store_outage_keeps_the_last_settings_and_is_logged_once() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        feed.tick(&fake);
+        feed.answered(&fake, page("ab", true, 1, false, json!([tenant(1, 1, "a.test")])));
+        for _ in 0..3 {
+            fake.now.fetch_add(1_000_000_000, Ordering::Relaxed);
+            feed.tick(&fake);
+            feed.answered(&fake, None);
+        }
+        assert!(finds(&fake, &feed, "a.test"));
+        assert_eq!(fake.lines.lock().unwrap().len(), 1);
+        assert_eq!(fake.counted.lock().unwrap().iter().filter(|reason| **reason == Reason::Reset).count(), 3);
+    }
+
+    #[test]
+    fn another_database_replaces_everything_only_when_it_has_told_everything() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        feed.tick(&fake);
+        let all = json!([tenant(1, 8, "a.test"), tenant(2, 9, "b.test")]);
+        feed.answered(&fake, page("ab", true, 9, false, all));
+        fake.now.fetch_add(500_000_000, Ordering::Relaxed);
+        feed.tick(&fake);
+        feed.answered(&fake, page("cd", true, 1, true, json!([tenant(1, 1, "c.test")])));
+        assert!(finds(&fake, &feed, "b.test"));
+        feed.answered(&fake, page("cd", false, 2, false, json!([])));
+        assert!(finds(&fake, &feed, "c.test") && !finds(&fake, &feed, "b.test") && !finds(&fake, &feed, "a.test"));
+    }
+
+    #[test]
+    fn one_unreadable_tenant_keeps_its_last_settings_and_hides_no_other() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        feed.tick(&fake);
+        feed.answered(&fake, page("ab", true, 1, false, json!([tenant(1, 1, "a.test")])));
+        fake.now.fetch_add(500_000_000, Ordering::Relaxed);
+        feed.tick(&fake);
+        let unreadable = json!({"slot": 1, "version": 2, "tenant": {"name": "t", "domains": [], "newer": 1}});
+        feed.answered(&fake, page("ab", false, 3, false, json!([unreadable, tenant(2, 3, "b.test")])));
+        assert!(finds(&fake, &feed, "a.test") && finds(&fake, &feed, "b.test"));
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_its_claim_was_lost_is_dropped() {
+        let fake = Fake::default();
+        let (slow, quick) = (feed(&fake), feed(&fake));
+        slow.tick(&fake);
+        fake.now.fetch_add(3_000_000_001, Ordering::Relaxed);
+        quick.tick(&fake);
+        quick.answered(&fake, page("ab", true, 2, false, json!([tenant(1, 2, "new.test")])));
+        slow.answered(&fake, page("ab", true, 1, false, json!([tenant(1, 1, "old.test")])));
+        assert!(finds(&fake, &slow, "new.test") && !finds(&fake, &slow, "old.test"));
+    }
+
+    #[test]
+    fn nonsense_changes_nothing() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        for answer in [
+            page("", true, 1, false, json!([])),
+            page("x y", true, 1, false, json!([])),
+            page("ab", true, 1, false, json!([tenant(MAX_SLOTS, 1, "a.test")])),
+            page("ab", true, 1, false, json!({})),
+        ] {
+            fake.now.fetch_add(1_000_000_000, Ordering::Relaxed);
+            feed.tick(&fake);
+            feed.answered(&fake, answer);
+            assert_eq!(fake.counted.lock().unwrap().last(), Some(&Reason::StoreError));
+        }
+        assert!(matches!(feed.worker.copies.look_up(&fake, &feed.worker.keys, "a.test"), Lookup::NotLoaded));
+    }
+}

@@ -1,0 +1,247 @@
+//! The proxy over proxy-wasm, and the entry points. The one file that touches `proxy_wasm`.
+//!
+//! The SDK traps the whole worker on a status that it does not expect, on a context that it does not know, and in
+//! its getters that return text. So: only `hostcalls`, only getters of bytes, and only where the call cannot fail
+//! (headers in the header callback, a call's headers only if it has some).
+
+// The SDK's entry point is an exported symbol, and the monotonic clock a raw WASI call.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, MetricType, Status};
+
+use super::callout;
+use super::config::Config;
+use super::environment::{
+    CallAnswer, CallResponse, CasMismatch, DispatchError, Environment, Level, NoRandomness, Shared,
+};
+use super::exchange::{Exchange, Flow};
+use super::feed::Feed;
+use super::reason::Reason;
+use super::reply::Reply;
+use super::worker::Worker;
+
+/// The environment variable of the VM that holds the edge's token.
+const TOKEN_VARIABLE: &str = "DCR_EDGE_TOKEN";
+
+/// Path of the filter state in which the access log finds the reason: `%FILTER_STATE(wasm.dcr_edge.reason:PLAIN)%`.
+const REASON_PROPERTY: &str = "dcr_edge.reason";
+
+proxy_wasm::main! {{
+    proxy_wasm::set_log_level(LogLevel::Info);
+    proxy_wasm::set_root_context(|_| Box::new(Root::default()));
+}}
+
+thread_local! {
+    /// The ids of the counters, by number of the reason. The proxy gives a new id at each definition, so they are
+    /// defined once for the VM.
+    static COUNTERS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One configured plugin in one VM.
+#[derive(Default)]
+struct Root {
+    configured: Option<(Rc<Worker>, Feed)>,
+}
+
+impl Root {
+    fn configure(&self) -> Result<(Rc<Worker>, Feed), String> {
+        let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten();
+        let config = Config::parse(&json.unwrap_or_default())?;
+        let token = std::env::var(TOKEN_VARIABLE).unwrap_or_default();
+        let worker = Rc::new(Worker::new(config, token.trim())?);
+        let feed = Feed::new(Rc::clone(&worker));
+        feed.prepare(&Proxy);
+        Ok((worker, feed))
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, _: u32, num_headers: usize, body_size: usize, _: usize) {
+        if let Some((_, feed)) = &self.configured {
+            feed.answered(&Proxy, call_answer(num_headers, body_size, callout::MAX_CHANGES_ANSWER));
+        }
+    }
+}
+
+impl RootContext for Root {
+    fn on_vm_start(&mut self, _: usize) -> bool {
+        COUNTERS.with_borrow_mut(|counters| {
+            if counters.is_empty() {
+                counters.extend(Reason::ALL.iter().map_while(|reason| {
+                    let name = format!("dcr_edge.decisions.reason={}", reason.as_str());
+                    hostcalls::define_metric(MetricType::Counter, &name).ok()
+                }));
+            }
+        });
+        true
+    }
+
+    fn on_configure(&mut self, _: usize) -> bool {
+        match self.configure() {
+            Ok((worker, feed)) => {
+                // Half the interval: a worker that just missed the time is not late by a whole one.
+                let half = worker.config.store.poll_interval.checked_div(2).unwrap_or_default();
+                let tick = half.clamp(Duration::from_millis(10), Duration::from_millis(250));
+                let _ = hostcalls::set_tick_period(tick);
+                self.configured = Some((worker, feed));
+                true
+            }
+            Err(error) => {
+                let _ = hostcalls::log(LogLevel::Critical, &format!("dcr_edge configuration: {error}"));
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if let Some((_, feed)) = &self.configured {
+            feed.tick(&Proxy);
+        }
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        let exchange = self.configured.as_ref().map(|(worker, _)| Exchange::new(Rc::clone(worker)));
+        Some(Box::new(Stream { exchange }))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+/// One request. Without an exchange, which never happens after a successful configuration, it waits for ever.
+struct Stream {
+    exchange: Option<Exchange>,
+}
+
+impl Context for Stream {
+    fn on_http_call_response(&mut self, _: u32, num_headers: usize, body_size: usize, _: usize) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.on_answer(&Proxy, call_answer(num_headers, body_size, callout::MAX_REGISTRATION_ANSWER));
+        }
+    }
+}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        action(self.exchange.as_mut().map(|exchange| exchange.on_headers(&Proxy, end_of_stream)))
+    }
+
+    fn on_http_request_body(&mut self, total: usize, end_of_stream: bool) -> Action {
+        action(self.exchange.as_mut().map(|exchange| exchange.on_body(&Proxy, total, end_of_stream)))
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        action(self.exchange.as_mut().map(|exchange| exchange.on_trailers(&Proxy)))
+    }
+}
+
+fn action(flow: Option<Flow>) -> Action {
+    match flow {
+        Some(Flow::Continue) => Action::Continue,
+        Some(Flow::Pause) | None => Action::Pause,
+    }
+}
+
+/// What a call came to. `most` is the longest body that is of use; one byte more shows that it was longer.
+fn call_answer(num_headers: usize, body_size: usize, most: usize) -> CallAnswer {
+    if num_headers == 0 {
+        // Reset, or too large to buffer. There is no map to read.
+        return None;
+    }
+    let headers = hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default();
+    let size = body_size.min(most.saturating_add(1));
+    let body = match size {
+        0 => None,
+        _ => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten(),
+    };
+    Some(CallResponse { headers, body: body.unwrap_or_default() })
+}
+
+/// The proxy over proxy-wasm.
+struct Proxy;
+
+impl Environment for Proxy {
+    fn shared(&self, key: &str) -> Option<Shared> {
+        match hostcalls::get_shared_data(key) {
+            Ok((Some(value), Some(cas))) => Some(Shared { value, cas }),
+            _ => None,
+        }
+    }
+
+    fn set_shared(&self, key: &str, value: &[u8], cas: Option<u32>) -> Result<(), CasMismatch> {
+        hostcalls::set_shared_data(key, Some(value), cas).map_err(|_| CasMismatch)
+    }
+
+    fn monotonic_nanos(&self) -> u64 {
+        // SAFETY: the call writes one integer to its own stack frame and reads no memory of ours.
+        unsafe { wasip1::clock_time_get(wasip1::CLOCKID_MONOTONIC, 1) }.unwrap_or(0)
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        let now = hostcalls::get_current_time().ok();
+        now.and_then(|now| now.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs())
+    }
+
+    fn fill_random(&self, buffer: &mut [u8]) -> Result<(), NoRandomness> {
+        getrandom::fill(buffer).map_err(|_| NoRandomness)
+    }
+
+    fn call(
+        &self,
+        cluster: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<(), DispatchError> {
+        let body = (!body.is_empty()).then_some(body);
+        match hostcalls::dispatch_http_call(cluster, headers.to_vec(), body, Vec::new(), timeout) {
+            Ok(_) => Ok(()),
+            // All headers that a call needs are there, so a bad argument is the cluster.
+            Err(Status::BadArgument) => Err(DispatchError::NoCluster),
+            Err(_) => Err(DispatchError::NoHealthyHost),
+        }
+    }
+
+    fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
+        hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+    }
+
+    fn set_request_header(&self, name: &str, value: &str) {
+        let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value.as_bytes()));
+    }
+
+    fn request_body(&self, size: usize) -> Vec<u8> {
+        hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten().unwrap_or_default()
+    }
+
+    fn reply(&self, reply: &Reply) {
+        let _ = hostcalls::set_property(vec![REASON_PROPERTY], Some(reply.reason.as_str().as_bytes()));
+        self.count(reply.reason);
+        let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let body = (!reply.body.is_empty()).then_some(reply.body.as_slice());
+        let _ = hostcalls::send_http_response(u32::from(reply.status), headers, body);
+    }
+
+    fn count(&self, reason: Reason) {
+        let id = COUNTERS.with_borrow(|counters| counters.get(reason as usize).copied());
+        if let Some(id) = id {
+            let _ = hostcalls::increment_metric(id, 1);
+        }
+    }
+
+    fn log(&self, level: Level, line: &str) {
+        let level = match level {
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+        };
+        let _ = hostcalls::log(level, line);
+    }
+}

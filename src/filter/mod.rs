@@ -1,0 +1,30 @@
+//! The filter at the edge. It carries bytes between the proxy and the pure rooms and decides nothing itself.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | [`environment`] | what the filter needs of the proxy: a trait |
+//! | `host` | that trait over proxy-wasm, and the entry points; wasm only |
+//! | [`config`] | the plugin's configuration |
+//! | [`exchange`] | the way of one request |
+//! | [`request`], [`reply`], [`reason`] | a request's head; refusals and their answers; words for logs and metrics |
+//! | [`board`], [`feed`] | settings in shared data: looked up and published; how they come from the store |
+//! | [`limiter`] | a tenant's bucket in shared data |
+//! | [`callout`] | what the store's answers mean |
+//! | [`worker`] | what the exchanges of one worker share |
+
+pub mod board;
+pub mod callout;
+pub mod config;
+pub mod environment;
+pub mod exchange;
+pub mod feed;
+#[cfg(target_arch = "wasm32")]
+mod host;
+pub mod limiter;
+pub mod reason;
+pub mod reply;
+pub mod request;
+pub mod worker;
+
+#[cfg(test)]
+mod fake;

@@ -1,0 +1,105 @@
+//! Why a request was answered as it was: one word for the access log and the metrics.
+
+/// Declares [`Reason`] with its words, so that no variant can be missing among the metrics.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
+        /// Why a request was answered as it was, or what became of a look for settings.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum Reason {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The word in metrics and logs.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// 201: registered.
+    Registered = "registered",
+    /// 204: a CORS preflight.
+    Preflight = "preflight",
+    /// 404: the host belongs to no tenant.
+    UnknownHost = "unknown_host",
+    /// 404: the path equals a protected one only after normalisation.
+    DisguisedPath = "disguised_path",
+    /// 405.
+    Method = "method",
+    /// 429: over the limit.
+    RateLimited = "rate_limited",
+    /// 429: other workers took the tenant's tokens at each try.
+    LimiterContended = "limiter_contended",
+    /// 503: the tenant's bucket is missing or unreadable.
+    LimiterUnavailable = "limiter_unavailable",
+    /// 403: the tenant has registration switched off.
+    RegistrationDisabled = "registration_disabled",
+    /// 415: `content-encoding`.
+    ContentEncoding = "content_encoding",
+    /// 415: `content-type`.
+    ContentType = "content_type",
+    /// 413.
+    BodyTooLarge = "body_too_large",
+    /// 400: `invalid_client_metadata`.
+    InvalidClientMetadata = "invalid_client_metadata",
+    /// 400: `invalid_redirect_uri`.
+    InvalidRedirectUri = "invalid_redirect_uri",
+    /// 400: `invalid_software_statement`.
+    InvalidSoftwareStatement = "invalid_software_statement",
+    /// 503: no settings have been loaded yet.
+    SettingsNotLoaded = "settings_not_loaded",
+    /// 503: the tenant's settings cannot be read.
+    SettingsUnreadable = "settings_unreadable",
+    /// 503: the system's random source failed.
+    RandomnessUnavailable = "randomness_unavailable",
+    /// The store refused what the edge accepted; its answer is passed on.
+    StoreRefused = "store_refused",
+    /// 503: Envoy has no cluster of the configured name.
+    NoCluster = "store_no_cluster",
+    /// 503: no host of the store's cluster is healthy.
+    NoHealthyHost = "store_no_healthy_host",
+    /// 503: no connection to the store.
+    ConnectError = "store_connect_error",
+    /// 503: the store did not answer in time.
+    Timeout = "store_timeout",
+    /// 503: the cluster's circuit breaker is open.
+    Overflow = "store_overflow",
+    /// 503: the connection broke before the answer.
+    Reset = "store_reset",
+    /// 503: the answer was too large.
+    Oversized = "store_oversized",
+    /// 503: the answer did not come from a store.
+    NotOurs = "store_not_ours",
+    /// 503: the store speaks another version.
+    WrongVersion = "store_wrong_version",
+    /// 503: the store does not accept the edge's token.
+    Unauthorized = "store_unauthorized",
+    /// 503: the store has another client of that id.
+    Conflict = "store_conflict",
+    /// 503: the store could not do it, or answered nonsense.
+    StoreError = "store_error",
+    /// Settings are up to date.
+    SettingsPolled = "settings_polled",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_word_of_its_own() {
+        let mut words: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Reason::ALL.len());
+        assert!(Reason::ALL.iter().enumerate().all(|(number, reason)| *reason as usize == number));
+    }
+}

@@ -1,0 +1,168 @@
+//! Refusals, and the one place that turns them into HTTP answers.
+
+use serde::Serialize;
+
+use super::callout::Failure;
+use super::reason::Reason;
+use crate::registration::{ErrorCode, Rejection};
+
+/// A whole answer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// Headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// Body; empty for none.
+    pub body: Vec<u8>,
+    /// For the access log and the metrics.
+    pub reason: Reason,
+}
+
+/// Why a request goes no further.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// No settings have been loaded yet.
+    SettingsNotLoaded,
+    /// The tenant's settings cannot be read.
+    SettingsUnreadable,
+    /// The host belongs to no tenant.
+    UnknownHost,
+    /// The path equals a protected one only after normalisation.
+    DisguisedPath,
+    /// Another method than POST, or a path below the endpoint.
+    Method,
+    /// No token is left; the next one arrives in so many nanoseconds.
+    RateLimited {
+        /// Nanoseconds until the next token.
+        next_token_in: u64,
+        /// Whether contention ended the search, not an empty bucket.
+        contended: bool,
+    },
+    /// The tenant's bucket is missing or unreadable.
+    LimiterUnavailable,
+    /// The tenant has registration switched off.
+    RegistrationDisabled,
+    /// A `content-encoding` other than identity.
+    ContentEncoding,
+    /// A missing, repeated or other `content-type`.
+    ContentType,
+    /// A body of more than so many bytes.
+    BodyTooLarge {
+        /// The limit in bytes.
+        most: usize,
+    },
+    /// The metadata breaks a rule.
+    Metadata(Rejection),
+    /// The system's random source failed.
+    RandomnessUnavailable,
+    /// The store refused what the edge accepted.
+    Store(StoreRefusal),
+    /// The store could not be asked or did not answer as it should.
+    Callout(Failure),
+}
+
+/// A refusal of the store, to be passed on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoreRefusal {
+    /// 400 or 403.
+    pub status: u16,
+    /// The code.
+    pub error: String,
+    /// The sentence.
+    pub error_description: String,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: &'a str,
+    error_description: &'a str,
+    decision_id: &'a str,
+}
+
+impl Refusal {
+    /// Why, in one word.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::SettingsNotLoaded => Reason::SettingsNotLoaded,
+            Self::SettingsUnreadable => Reason::SettingsUnreadable,
+            Self::UnknownHost => Reason::UnknownHost,
+            Self::DisguisedPath => Reason::DisguisedPath,
+            Self::Method => Reason::Method,
+            Self::RateLimited { contended: false, .. } => Reason::RateLimited,
+            Self::RateLimited { contended: true, .. } => Reason::LimiterContended,
+            Self::LimiterUnavailable => Reason::LimiterUnavailable,
+            Self::RegistrationDisabled => Reason::RegistrationDisabled,
+            Self::ContentEncoding => Reason::ContentEncoding,
+            Self::ContentType => Reason::ContentType,
+            Self::BodyTooLarge { .. } => Reason::BodyTooLarge,
+            Self::Metadata(rejection) => match rejection.error {
+                ErrorCode::InvalidClientMetadata => Reason::InvalidClientMetadata,
+                ErrorCode::InvalidRedirectUri => Reason::InvalidRedirectUri,
+                ErrorCode::InvalidSoftwareStatement => Reason::InvalidSoftwareStatement,
+            },
+            Self::RandomnessUnavailable => Reason::RandomnessUnavailable,
+            Self::Store(_) => Reason::StoreRefused,
+            Self::Callout(failure) => failure.reason(),
+        }
+    }
+
+    /// The answer, with the headers `shared` that every answer to this request carries.
+    pub fn reply(&self, decision_id: &str, shared: &[(&'static str, String)]) -> Reply {
+        const UNAVAILABLE: (u16, &str) = (503, "temporarily_unavailable");
+        let too_large;
+        let ((status, error), error_description) = match self {
+            Self::SettingsNotLoaded => {
+                (UNAVAILABLE, "the gateway has not loaded its settings yet, try again in a moment")
+            }
+            Self::SettingsUnreadable | Self::LimiterUnavailable | Self::RandomnessUnavailable => {
+                (UNAVAILABLE, "the gateway cannot decide on this request now, try again later")
+            }
+            Self::Callout(_) => (UNAVAILABLE, "the client could not be registered now, try again later"),
+            Self::UnknownHost => ((404, "not_found"), "no tenant answers for this host"),
+            Self::DisguisedPath => (
+                (404, "not_found"),
+                "the path is not in its plain form, write it in lower case without escapes or parameters",
+            ),
+            Self::Method => ((405, "invalid_request"), "only POST /oidc/register registers a client"),
+            Self::RateLimited { .. } => (
+                (429, "too_many_requests"),
+                "too many registration requests for this tenant, try again after the time in retry-after",
+            ),
+            Self::RegistrationDisabled => {
+                ((403, "access_denied"), "dynamic client registration is switched off for this tenant")
+            }
+            Self::ContentEncoding => {
+                ((415, "invalid_request"), "content-encoding is not supported, send the body as it is")
+            }
+            Self::ContentType => ((415, "invalid_request"), "send exactly one content-type: application/json"),
+            Self::BodyTooLarge { most } => {
+                too_large = format!("the body is longer than {most} bytes");
+                ((413, "invalid_request"), too_large.as_str())
+            }
+            Self::Metadata(rejection) => ((400, rejection.error.as_str()), rejection.description.as_str()),
+            Self::Store(refusal) => ((refusal.status, refusal.error.as_str()), refusal.error_description.as_str()),
+        };
+        let mut headers = no_store_headers();
+        headers.extend_from_slice(shared);
+        match self {
+            Self::Method => headers.push(("allow", ALLOW.to_owned())),
+            Self::RateLimited { next_token_in, .. } => {
+                headers.push(("retry-after", next_token_in.div_ceil(1_000_000_000).max(1).to_string()));
+            }
+            _ if status == 503 => headers.push(("retry-after", "2".to_owned())),
+            _ => {}
+        }
+        let body = Body { error, error_description, decision_id };
+        // Text in, text out: this serialisation has no way to fail; an empty body would still be a refusal.
+        Reply { status, headers, body: serde_json::to_vec(&body).unwrap_or_default(), reason: self.reason() }
+    }
+}
+
+/// The methods of the registration endpoint.
+pub const ALLOW: &str = "POST, OPTIONS";
+
+/// The headers of every answer with a body: JSON that nobody may keep.
+pub fn no_store_headers() -> Vec<(&'static str, String)> {
+    vec![("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())]
+}

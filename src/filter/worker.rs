@@ -1,0 +1,29 @@
+//! What all exchanges of one worker share.
+
+use super::board::{Copies, Keys};
+use super::config::Config;
+
+/// What all exchanges of one worker share.
+#[derive(Debug)]
+pub struct Worker {
+    /// The filter's configuration.
+    pub config: Config,
+    /// The value of `authorization` in calls to the store.
+    pub authorization: String,
+    /// The names of the shared keys.
+    pub keys: Keys,
+    /// Its copy of the settings.
+    pub copies: Copies,
+}
+
+impl Worker {
+    /// A worker that calls the store with `token`. The error says what is wrong with the token.
+    pub fn new(config: Config, token: &str) -> Result<Self, &'static str> {
+        if token.is_empty() || token.len() > 8_192 || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err("the VM's environment variable DCR_EDGE_TOKEN must hold an edge token, \
+                        from `dcr-store token --kind edge`");
+        }
+        let keys = Keys::new(&config.store.cluster, &config.store.authority);
+        Ok(Self { config, authorization: format!("Bearer {token}"), keys, copies: Copies::default() })
+    }
+}
