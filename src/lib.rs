@@ -12,6 +12,9 @@
 //! | [`edge_api`] | the words the edge and the store say to each other |
 //! | `store` | native only: HTTP, database, tokens |
 
+// In a test an overflow is a failure that shows itself.
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
 pub mod edge_api;
 pub mod filter;
 pub mod rate_limit;

@@ -62,7 +62,7 @@ impl Failure {
     /// What the operator can do about it.
     pub fn advice(self) -> &'static str {
         match self {
-            Self::NoCluster => "Envoy has no cluster of the name in store.cluster",
+            Self::NoCluster => "store.cluster names no cluster of this Envoy, or one whose address is not resolved yet",
             Self::NoHealthyHost => "no host of the store's cluster is healthy: is dcr-store running?",
             Self::ConnectError => "no connection to the store: is dcr-store running, is the address right?",
             Self::Timeout => "the store did not answer within store.timeout_ms",
