@@ -20,4 +20,6 @@ pub mod filter;
 pub mod rate_limit;
 pub mod registration;
 pub mod request_path;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod store;
 pub mod tenant;

@@ -1,3 +1,215 @@
 //! The companion of the filter: durable clients, tenant settings and the Management API.
 
-fn main() {}
+use std::error::Error;
+use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dcr_edge::store::admin::{self, DomainChange, RateLimitChange, TokenRequest};
+use dcr_edge::store::db::Database;
+use dcr_edge::store::{self, serve, token, unix_now};
+use dcr_edge::tenant::{Domain, Name};
+use tracing_subscriber::EnvFilter;
+
+/// Durable clients, tenant settings and the Management API behind the dcr-edge filter.
+#[derive(Parser)]
+#[command(name = "dcr-store", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer the edge and the Management API until SIGTERM or SIGINT
+    Serve {
+        #[command(flatten)]
+        database: DatabaseArgs,
+        /// Address and port to listen on; port 0 takes a free one
+        #[arg(long, default_value = "127.0.0.1:8081")]
+        listen: String,
+    },
+    /// Create, show, change or delete a tenant; works while the store runs
+    Tenant {
+        #[command(flatten)]
+        database: DatabaseArgs,
+        #[command(subcommand)]
+        command: TenantCommand,
+    },
+    /// Print a token
+    Token {
+        #[command(flatten)]
+        database: DatabaseArgs,
+        /// The tenant whose Management API the token opens
+        #[arg(long)]
+        tenant: Option<Name>,
+        /// What the token opens
+        #[arg(long, value_enum, default_value_t)]
+        kind: TokenKind,
+        /// Scopes, separated by spaces [default: all]
+        #[arg(long)]
+        scope: Option<String>,
+        /// How long the token is valid, such as 30m, 24h or 7d
+        #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
+        ttl: Duration,
+    },
+    /// Stand in for an authorization server that is not there yet: discovery and an echo, for trying only
+    StubAuthorizationServer {
+        /// Address and port to listen on; port 0 takes a free one
+        #[arg(long)]
+        listen: String,
+    },
+}
+
+#[derive(Args)]
+struct DatabaseArgs {
+    /// Where the database is, such as sqlite://dcr.db
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
+    database_url: Option<String>,
+}
+
+impl DatabaseArgs {
+    async fn open(self) -> Result<Arc<dyn Database>, Box<dyn Error>> {
+        let url = self.database_url.ok_or("name the database with --database-url or DATABASE_URL")?;
+        Ok(store::open(&url).await?)
+    }
+}
+
+#[derive(Subcommand)]
+enum TenantCommand {
+    /// Create a tenant, with registration disabled
+    Create {
+        /// Its name: a-z, 0-9 and -
+        name: Name,
+        /// A host it answers for; the first is canonical
+        #[arg(long, required = true)]
+        domain: Vec<Domain>,
+        #[command(flatten)]
+        limit: LimitArgs,
+    },
+    /// List all tenants
+    List,
+    /// Show one tenant as JSON
+    Show {
+        /// Its name
+        name: Name,
+    },
+    /// Change a tenant's domains or rate limit
+    Update {
+        /// Its name
+        name: Name,
+        /// The hosts it answers for from now on, instead of those before
+        #[arg(long)]
+        domain: Vec<Domain>,
+        /// One more host
+        #[arg(long)]
+        add_domain: Vec<Domain>,
+        /// A host it answers for no longer
+        #[arg(long)]
+        remove_domain: Vec<Domain>,
+        #[command(flatten)]
+        limit: LimitArgs,
+    },
+    /// Delete a tenant and all its clients, at once
+    Delete {
+        /// Its name
+        name: Name,
+    },
+}
+
+#[derive(Args)]
+struct LimitArgs {
+    /// Registration requests that may come at once
+    #[arg(long)]
+    burst: Option<NonZeroU32>,
+    /// Registration requests that come back each second
+    #[arg(long)]
+    per_second: Option<NonZeroU32>,
+}
+
+impl From<LimitArgs> for RateLimitChange {
+    fn from(args: LimitArgs) -> Self {
+        Self { burst: args.burst, per_second: args.per_second }
+    }
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum TokenKind {
+    #[default]
+    Management,
+    Edge,
+}
+
+impl From<TokenKind> for token::Kind {
+    fn from(kind: TokenKind) -> Self {
+        match kind {
+            TokenKind::Management => Self::Management,
+            TokenKind::Edge => Self::Edge,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dcr-store: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(command: Command) -> Result<(), Box<dyn Error>> {
+    let text = match command {
+        Command::Serve { database, listen } => {
+            let database = database.open().await?;
+            let keys = store::keys(&*database).await?;
+            serve::serve(database, keys, &listen).await?;
+            return Ok(());
+        }
+        Command::StubAuthorizationServer { listen } => {
+            serve::serve_stub_authorization_server(&listen).await?;
+            return Ok(());
+        }
+        Command::Tenant { database, command } => {
+            let database = database.open().await?;
+            let text = tenant(&*database, command).await;
+            database.close().await;
+            text?
+        }
+        Command::Token { database, tenant, kind, scope, ttl } => {
+            let database = database.open().await?;
+            let keys = store::keys(&*database).await?;
+            let request = TokenRequest { kind: kind.into(), tenant, scope, ttl: ttl.as_secs() };
+            let text = admin::mint(&*database, &keys, request, unix_now()).await;
+            database.close().await;
+            text?
+        }
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+async fn tenant(database: &dyn Database, command: TenantCommand) -> Result<String, admin::Error> {
+    match command {
+        TenantCommand::Create { name, domain, limit } => admin::create(database, name, domain, limit.into()).await,
+        TenantCommand::List => admin::list(database).await,
+        TenantCommand::Show { name } => admin::show(database, &name).await,
+        TenantCommand::Update { name, domain, add_domain, remove_domain, limit } => {
+            let domains = DomainChange { replace: domain, add: add_domain, remove: remove_domain };
+            admin::update(database, &name, &domains, limit.into()).await
+        }
+        TenantCommand::Delete { name } => admin::delete(database, &name).await,
+    }
+}

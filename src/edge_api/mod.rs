@@ -63,14 +63,16 @@ pub struct RegisteredClient {
 
 /// What changed since a change number, or everything.
 ///
-/// A feed is told in pages. The reader remembers `instance` and the last page's `head` and asks from there; only
-/// after the page with `more: false` has it seen everything up to `head`.
+/// A feed is told in pages. The reader asks with the `instance` and the `head` of the last page; only after one
+/// with `more: false` has it seen everything up to `head`. A tenant that changes between two pages moves to the end
+/// of the feed, so it is never missed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Changes {
     /// Names the database. Another one numbers its changes anew.
     pub instance: String,
-    /// Whether this page belongs to a telling of everything from the start, because the reader's `instance` is
-    /// another or its `after` lies in the future. What is not told until `more: false` does not exist.
+    /// Whether this page begins a telling of everything, because the reader's `instance` is another or its `after`
+    /// lies in the future. Only the first page says so; the pages up to `more: false` belong to it. A tenant that
+    /// is not among them does not exist.
     pub full: bool,
     /// Number of the last change that this page tells: the next `after`.
     pub head: u64,

@@ -148,7 +148,7 @@ impl Feed {
             return Err(Failure::StoreError);
         }
         let (mut cursor, cas) = self.cursor(environment);
-        if page.full && !(cursor.telling && cursor.instance == page.instance) {
+        if page.full {
             cursor.epoch = cursor.epoch.saturating_add(1);
             cursor.instance = page.instance;
             cursor.telling = true;
@@ -278,7 +278,7 @@ mod tests {
         feed.answered(&fake, page("ab", true, 1, true, json!([tenant(1, 1, "a.test")])));
         assert!(!finds(&fake, &feed, "a.test"));
         assert_eq!(asked(&fake).last().unwrap(), "/edge/v1/changes?after=1&instance=ab");
-        feed.answered(&fake, page("ab", true, 2, false, json!([tenant(2, 2, "b.test")])));
+        feed.answered(&fake, page("ab", false, 2, false, json!([tenant(2, 2, "b.test")])));
         assert!(finds(&fake, &feed, "a.test") && finds(&fake, &feed, "b.test"));
     }
 

@@ -1,0 +1,195 @@
+//! What the command line does to tenants, each as the text that it prints.
+
+use std::num::NonZeroU32;
+
+use super::db::{self, Database, StoredTenant, update_tenant};
+use super::token::{self, Claims, Keys, Kind, MANAGEMENT_SCOPES};
+use crate::tenant::{Domain, MAX_DOMAINS, Name, RateLimit, Settings, Tenant};
+
+/// Why a command failed, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database refused or failed.
+    #[error(transparent)]
+    Database(#[from] db::Error),
+    /// No token.
+    #[error(transparent)]
+    Token(#[from] token::Error),
+    /// No such tenant.
+    #[error("there is no tenant {0}; `dcr-store tenant list` shows those that there are")]
+    UnknownTenant(Name),
+    /// The input breaks a rule.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// What the command line sets of a rate limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RateLimitChange {
+    /// Requests that may come at once.
+    pub burst: Option<NonZeroU32>,
+    /// Requests that come back each second.
+    pub per_second: Option<NonZeroU32>,
+}
+
+impl RateLimitChange {
+    fn apply(self, limit: &mut RateLimit) -> Result<(), Error> {
+        let changed = RateLimit {
+            burst: self.burst.unwrap_or(limit.burst),
+            per_second: self.per_second.unwrap_or(limit.per_second),
+        };
+        if changed.burst.get().max(changed.per_second.get()) > RateLimit::MAX {
+            return Err(Error::Invalid(format!("a rate limit has whole numbers from 1 to {}", RateLimit::MAX)));
+        }
+        *limit = changed;
+        Ok(())
+    }
+}
+
+/// How the command line changes a tenant's domains.
+#[derive(Clone, Debug, Default)]
+pub struct DomainChange {
+    /// These instead of those that there are, unless empty.
+    pub replace: Vec<Domain>,
+    /// These too, at the end.
+    pub add: Vec<Domain>,
+    /// These no longer.
+    pub remove: Vec<Domain>,
+}
+
+impl DomainChange {
+    fn apply(&self, domains: &[Domain]) -> Result<Vec<Domain>, Error> {
+        let kept = if self.replace.is_empty() { domains } else { &self.replace };
+        if let Some(unknown) = self.remove.iter().find(|domain| !kept.contains(domain)) {
+            return Err(Error::Invalid(format!("the tenant has no domain {unknown}")));
+        }
+        let mut after: Vec<Domain> = Vec::new();
+        for domain in kept.iter().chain(&self.add) {
+            if !self.remove.contains(domain) && !after.contains(domain) {
+                after.push(domain.clone());
+            }
+        }
+        match after.len() {
+            0 => Err(Error::Invalid("a tenant needs at least one domain".to_owned())),
+            1..=MAX_DOMAINS => Ok(after),
+            _ => Err(Error::Invalid(format!("a tenant can have at most {MAX_DOMAINS} domains"))),
+        }
+    }
+}
+
+/// `tenant create`
+pub async fn create(
+    database: &dyn Database,
+    name: Name,
+    domains: Vec<Domain>,
+    limit: RateLimitChange,
+) -> Result<String, Error> {
+    let domains = DomainChange { add: domains, ..DomainChange::default() }.apply(&[])?;
+    let mut settings = Settings::default();
+    limit.apply(&mut settings.dcr_edge.rate_limit)?;
+    let tenant = Tenant { name, domains, settings };
+    database.create_tenant(&tenant).await?;
+    Ok(format!("created tenant {} for {}\n", tenant.name, joined(&tenant.domains)))
+}
+
+/// `tenant update`
+pub async fn update(
+    database: &dyn Database,
+    name: &Name,
+    domains: &DomainChange,
+    limit: RateLimitChange,
+) -> Result<String, Error> {
+    let changed = update_tenant(database, name, |mut tenant| {
+        tenant.domains = domains.apply(&tenant.domains)?;
+        limit.apply(&mut tenant.settings.dcr_edge.rate_limit)?;
+        Ok::<_, Error>(tenant)
+    })
+    .await?
+    .ok_or_else(|| Error::UnknownTenant(name.clone()))?;
+    let what = if changed.before == changed.after { "nothing changed: tenant" } else { "updated tenant" };
+    Ok(format!("{what} {name} for {}\n", joined(&changed.after.domains)))
+}
+
+/// `tenant delete`
+pub async fn delete(database: &dyn Database, name: &Name) -> Result<String, Error> {
+    let clients = database.delete_tenant(name).await?.ok_or_else(|| Error::UnknownTenant(name.clone()))?;
+    Ok(format!("deleted tenant {name} (clients deleted with it: {clients})\n"))
+}
+
+/// `tenant list`
+pub async fn list(database: &dyn Database) -> Result<String, Error> {
+    let mut rows = vec![["NAME", "REGISTRATION", "BURST", "PER SECOND", "DOMAINS"].map(str::to_owned)];
+    for StoredTenant { tenant, .. } in database.tenants().await? {
+        let limit = tenant.settings.dcr_edge.rate_limit;
+        let enabled = tenant.settings.flags.enable_dynamic_client_registration;
+        rows.push([
+            tenant.name.to_string(),
+            if enabled { "enabled" } else { "disabled" }.to_owned(),
+            limit.burst.to_string(),
+            limit.per_second.to_string(),
+            joined(&tenant.domains),
+        ]);
+    }
+    let mut widths = [0; 5];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let mut table = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        table.push_str(cells.join("  ").trim_end());
+        table.push('\n');
+    }
+    Ok(table)
+}
+
+/// `tenant show`
+pub async fn show(database: &dyn Database, name: &Name) -> Result<String, Error> {
+    let stored = database.tenant(name).await?.ok_or_else(|| Error::UnknownTenant(name.clone()))?;
+    let mut json = serde_json::to_string_pretty(&stored.tenant).map_err(|error| Error::Invalid(error.to_string()))?;
+    json.push('\n');
+    Ok(json)
+}
+
+/// What the command line says of a token.
+#[derive(Debug)]
+pub struct TokenRequest {
+    /// What it opens.
+    pub kind: Kind,
+    /// Whose Management API; none for an edge's token.
+    pub tenant: Option<Name>,
+    /// The scopes, separated by spaces; all if absent.
+    pub scope: Option<String>,
+    /// How long it is valid, in seconds.
+    pub ttl: u64,
+}
+
+/// `token`: a token valid from `now`, in UNIX seconds.
+pub async fn mint(database: &dyn Database, keys: &Keys, request: TokenRequest, now: u64) -> Result<String, Error> {
+    let invalid = |text: &str| Err(Error::Invalid(text.to_owned()));
+    if request.ttl == 0 {
+        return invalid("a token must be valid for a second or more");
+    }
+    let claims = match (request.kind, request.tenant, request.scope) {
+        (Kind::Edge, None, None) => Claims::edge(now, request.ttl),
+        (Kind::Edge, ..) => return invalid("a token of the kind edge has no --tenant and no --scope"),
+        (Kind::Management, None, _) => return invalid("name the tenant of the Management API with --tenant"),
+        (Kind::Management, Some(name), scope) => {
+            let scope = scope.unwrap_or_else(|| MANAGEMENT_SCOPES.join(" "));
+            if !token::is_scope(&scope) {
+                return invalid("--scope is a list of scopes separated by single spaces");
+            }
+            let stored = database.tenant(&name).await?.ok_or(Error::UnknownTenant(name))?;
+            let canonical = stored.tenant.domains.first();
+            let Some(domain) = canonical else { return invalid("the tenant has no domain") };
+            Claims::management(domain, scope, now, request.ttl)
+        }
+    };
+    Ok(format!("{}\n", keys.mint(&claims)?))
+}
+
+fn joined(domains: &[Domain]) -> String {
+    domains.iter().map(Domain::as_str).collect::<Vec<_>>().join(", ")
+}

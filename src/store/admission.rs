@@ -1,0 +1,71 @@
+//! Whether a registration that an edge accepted is accepted here too, under the tenant's settings of this moment.
+//!
+//! Pure, and the same for every database: an edge may be older, or may not have heard of a change yet.
+
+use serde_json::value::RawValue;
+
+use crate::registration::{self, ErrorCode, Rejection};
+use crate::tenant::{Name, Settings};
+
+/// A registration as it arrives.
+#[derive(Debug)]
+pub struct NewClient {
+    /// The tenant it is for.
+    pub tenant: Name,
+    /// The id that the edge made.
+    pub client_id: String,
+    /// SHA-256 of the secret that the edge made.
+    pub client_secret_sha256: Option<[u8; 32]>,
+    /// The metadata, not checked yet.
+    pub metadata: Box<RawValue>,
+}
+
+/// What is stored of a registration.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The checked metadata as JSON.
+    pub metadata: String,
+    /// What equal public clients have in common; absent for a confidential one, which is never folded.
+    pub fingerprint: Option<[u8; 32]>,
+}
+
+/// Why a registration is refused.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// No such tenant.
+    #[error("there is no such tenant")]
+    UnknownTenant,
+    /// The tenant's owner did not switch registration on.
+    #[error("dynamic client registration is disabled for this tenant")]
+    Disabled,
+    /// The metadata breaks a rule.
+    #[error("{}", .0.description)]
+    Invalid(Rejection),
+    /// A confidential client without a secret's hash, or a public one with one.
+    #[error("client_secret_sha256 must be present exactly if the client authenticates with a secret")]
+    SecretMismatch,
+    /// The tenant has as many clients as it may have, and none of them makes room.
+    #[error("the tenant's client quota is used up; its owner can raise client_quota or delete clients")]
+    QuotaUsedUp,
+    /// The id is taken by another client.
+    #[error("another client has this client_id")]
+    Conflict,
+}
+
+/// Checks a registration against its tenant's settings.
+pub fn admit(client: &NewClient, settings: &Settings) -> Result<Admitted, Refusal> {
+    if !settings.flags.enable_dynamic_client_registration {
+        return Err(Refusal::Disabled);
+    }
+    let metadata =
+        registration::check(client.metadata.get().as_bytes(), &settings.dcr_edge).map_err(Refusal::Invalid)?;
+    if metadata.is_confidential() != client.client_secret_sha256.is_some() {
+        return Err(Refusal::SecretMismatch);
+    }
+    let unwritable = |_| {
+        let description = "the metadata cannot be written as JSON".to_owned();
+        Refusal::Invalid(Rejection { error: ErrorCode::InvalidClientMetadata, description })
+    };
+    let fingerprint = (!metadata.is_confidential()).then(|| metadata.fingerprint()).transpose().map_err(unwritable)?;
+    Ok(Admitted { metadata: serde_json::to_string(&metadata).map_err(unwritable)?, fingerprint })
+}

@@ -1,0 +1,131 @@
+//! What the store keeps, as one trait, so that every database runs the same tests and serves the same callers.
+//!
+//! The trait has the calls that the callers make and no more. Times are UNIX seconds and come in as arguments.
+
+mod sqlite;
+
+pub use sqlite::Sqlite;
+
+use async_trait::async_trait;
+
+use super::admission::{NewClient, Refusal};
+use crate::edge_api::Changes;
+use crate::tenant::{Domain, Name, Tenant};
+
+/// Age in seconds from which a client that no server ever asked for makes room when its tenant's quota is used up.
+pub const UNUSED_CLIENT_SECONDS: u64 = 24 * 60 * 60;
+
+/// A tenant as the database has it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredTenant {
+    /// Its number, never used again for another.
+    pub slot: u32,
+    /// The number of its last change.
+    pub version: u64,
+    /// The tenant.
+    pub tenant: Tenant,
+}
+
+/// A client that is durably registered.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Registered {
+    /// Its id, which is another than that asked for if the tenant folds equal public clients.
+    pub client_id: String,
+    /// When it was registered, in UNIX seconds.
+    pub issued_at: u64,
+    /// Whether this call registered it; otherwise it was there.
+    pub created: bool,
+}
+
+/// Durable tenants, clients and the signing key.
+#[async_trait]
+pub trait Database: Send + Sync {
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<(), Error>;
+
+    /// The seed of the Ed25519 key that signs tokens: `candidate`, if there was none.
+    async fn signing_key_seed(&self, candidate: [u8; 32]) -> Result<[u8; 32], Error>;
+
+    /// Adds a tenant. [`Error::TenantExists`] and [`Error::HostTaken`] leave everything as it was.
+    async fn create_tenant(&self, tenant: &Tenant) -> Result<(), Error>;
+
+    /// Every tenant, in the order of the names.
+    async fn tenants(&self) -> Result<Vec<StoredTenant>, Error>;
+
+    /// The tenant with this name.
+    async fn tenant(&self, name: &Name) -> Result<Option<StoredTenant>, Error>;
+
+    /// The tenant that answers for this host.
+    async fn tenant_of_host(&self, host: &Domain) -> Result<Option<StoredTenant>, Error>;
+
+    /// Writes the tenant if it still has the version at which the caller read it; `false` if it has not.
+    /// The name stays. [`Error::HostTaken`] leaves everything as it was.
+    async fn replace_tenant(&self, changed: &StoredTenant) -> Result<bool, Error>;
+
+    /// Deletes a tenant and its clients, and says how many those were; `None` if there is no such tenant.
+    async fn delete_tenant(&self, name: &Name) -> Result<Option<u64>, Error>;
+
+    /// One page of what changed after the change `after` of the database `instance`; everything if that names
+    /// another database or a change that never was.
+    async fn changes(&self, after: u64, instance: Option<&str>) -> Result<Changes, Error>;
+
+    /// Registers clients in one transaction, and answers each by itself, in the order of `batch`. When this
+    /// returns, what it says is durable. An error means that none was registered.
+    async fn register(&self, batch: &[NewClient], now: u64) -> Result<Vec<Result<Registered, Refusal>>, Error>;
+
+    /// Ends all work in an orderly way. No call may follow.
+    async fn close(&self);
+}
+
+/// Why the database did not do what it was asked. The texts are fit for users: no statement, no value of a row.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The tenant's name is taken.
+    #[error("the tenant {0} exists already; choose another name")]
+    TenantExists(Name),
+    /// The host leads to another tenant.
+    #[error("the host {host} belongs to the tenant {tenant}; a host can have one tenant only")]
+    HostTaken {
+        /// The host.
+        host: Domain,
+        /// The tenant that has it.
+        tenant: String,
+    },
+    /// The database cannot be opened, or is not fit to be.
+    #[error("cannot open the database {place}: {reason}")]
+    Open {
+        /// Its path or URL, without credentials.
+        place: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The database failed while it was in use.
+    #[error("the database failed: {0}")]
+    Failed(String),
+}
+
+/// Changes a tenant by `change`, whoever else changes it meanwhile; `Ok(None)` if there is no such tenant. Nothing is
+/// written if `change` refuses or changes nothing.
+pub async fn update_tenant<E: From<Error>>(
+    database: &dyn Database,
+    name: &Name,
+    change: impl Fn(Tenant) -> Result<Tenant, E>,
+) -> Result<Option<Changed>, E> {
+    while let Some(before) = database.tenant(name).await? {
+        let tenant = change(before.tenant.clone())?;
+        let after = StoredTenant { tenant, ..before };
+        if after.tenant == before.tenant || database.replace_tenant(&after).await? {
+            return Ok(Some(Changed { before: before.tenant, after: after.tenant }));
+        }
+    }
+    Ok(None)
+}
+
+/// A tenant before and after a change.
+#[derive(Debug)]
+pub struct Changed {
+    /// Before.
+    pub before: Tenant,
+    /// After.
+    pub after: Tenant,
+}

@@ -1,0 +1,119 @@
+//! Opening a SQLite file: what is no database of ours stays as it is, to the byte.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool};
+use sqlx::{ConnectOptions, Connection};
+
+use super::{BUSY_RETRY, BUSY_TIMEOUT, describe};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/store/db/migrations/sqlite");
+
+pub(super) fn connect_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(path).disable_statement_logging()
+}
+
+/// Looks at the file without changing anything, and makes an empty one if there is none.
+pub(super) async fn inspect(path: &Path) -> Result<(), String> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => return sync_parent(path).map_err(|error| error.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err("its folder does not exist; create the folder first".to_owned());
+        }
+        Err(error) => return Err(error.to_string()),
+    }
+    let started = Instant::now();
+    loop {
+        let before = state(path);
+        // With a WAL beside it the file alone is not the whole truth. Without one, `immutable` keeps SQLite from making
+        // one.
+        let [_, wal] = before;
+        let has_wal = wal.is_some_and(|(bytes, _)| bytes > 0);
+        let finding = inspect_tables(path, !has_wal).await;
+        if finding.is_ok() || has_wal || started.elapsed() > BUSY_TIMEOUT {
+            return finding;
+        }
+        // `immutable` waits for nobody either: what looks damaged may be half-way between two sound states.
+        tokio::time::sleep(BUSY_RETRY).await;
+        if state(path) == before {
+            return finding;
+        }
+    }
+}
+
+/// Length and time of the last change of the file and of its WAL, where there is one.
+fn state(path: &Path) -> [Option<(u64, SystemTime)>; 2] {
+    let mut wal = path.file_name().unwrap_or_default().to_owned();
+    wal.push("-wal");
+    [path.to_owned(), path.with_file_name(wal)].map(|path| {
+        let metadata = path.metadata().ok()?;
+        Some((metadata.len(), metadata.modified().ok()?))
+    })
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+async fn inspect_tables(path: &Path, immutable: bool) -> Result<(), String> {
+    let mut connection = connect_options(path)
+        .read_only(true)
+        .immutable(immutable)
+        .busy_timeout(BUSY_TIMEOUT)
+        .connect()
+        .await
+        .map_err(|error| describe(&error))?;
+    let finding = inspect_open_tables(&mut connection).await;
+    // A file that is no database cannot be closed cleanly either, and the finding says more.
+    let closed = connection.close().await.map_err(|error| describe(&error));
+    finding.and(closed)
+}
+
+async fn inspect_open_tables(connection: &mut SqliteConnection) -> Result<(), String> {
+    let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|error| describe(&error))?;
+    if tables.is_empty() {
+        return Ok(());
+    }
+    const FOREIGN: &str = "the file is a database of another program; choose another path";
+    if !tables.iter().any(|table| table == "_sqlx_migrations") {
+        return Err(FOREIGN.to_owned());
+    }
+    let applied: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations ORDER BY version")
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(|error| describe(&error))?;
+    for (version, checksum) in applied {
+        match MIGRATIONS.iter().find(|migration| migration.version == version) {
+            None => {
+                return Err(format!(
+                    "it was written by a newer version of dcr-store (its tables are of version {version}); \
+                     use that version or a later one"
+                ));
+            }
+            Some(migration) if *migration.checksum != *checksum => return Err(FOREIGN.to_owned()),
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Brings the tables up to date. The transaction around it keeps two processes that start at the same time apart.
+pub(super) async fn migrate(writer: &SqlitePool) -> Result<(), String> {
+    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| describe(&error))?;
+    MIGRATIONS.run(&mut *transaction).await.map_err(|error| match error {
+        MigrateError::Execute(error) => describe(&error),
+        _ => "its tables cannot be brought up to date; restore it from a backup".to_owned(),
+    })?;
+    transaction.commit().await.map_err(|error| describe(&error))
+}

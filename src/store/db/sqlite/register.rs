@@ -1,0 +1,297 @@
+//! A batch of registrations in one transaction.
+
+use std::collections::HashMap;
+
+use sqlx::QueryBuilder;
+use sqlx::sqlite::SqliteConnection;
+
+use super::super::{Error, Registered, UNUSED_CLIENT_SECONDS};
+use super::{column, count, to_json, unreadable};
+use crate::store::admission::{Admitted, NewClient, Refusal, admit};
+use crate::tenant::{Name, Settings};
+
+/// The live tenants as of the change `seen`, kept so that a batch of registrations asks for one number only.
+#[derive(Default)]
+pub(super) struct KnownTenants {
+    seen: i64,
+    by_name: HashMap<Name, KnownTenant>,
+}
+
+struct KnownTenant {
+    slot: i64,
+    settings: Settings,
+}
+
+impl KnownTenants {
+    /// Learns what changed, whoever changed it. Only committed changes are ever read here, since the transaction is
+    /// one that changes no tenant.
+    pub(super) async fn catch_up(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
+        let newest: i64 = sqlx::query_scalar("SELECT changes FROM store").fetch_one(&mut *connection).await?;
+        if newest == self.seen {
+            return Ok(());
+        }
+        let changed: Vec<(i64, String, String, bool)> =
+            sqlx::query_as("SELECT slot, name, settings, deleted FROM tenants WHERE version > ? ORDER BY version")
+                .bind(self.seen)
+                .fetch_all(connection)
+                .await?;
+        // In the order of the changes, so a name that was given anew ends with its new owner.
+        for (slot, name, settings, deleted) in changed {
+            let Ok(name) = Name::try_from(name) else { return Err(unreadable(&format!("the tenant in slot {slot}"))) };
+            self.by_name.remove(&name);
+            if !deleted {
+                match serde_json::from_str(&settings) {
+                    Ok(settings) => _ = self.by_name.insert(name, KnownTenant { slot, settings }),
+                    Err(_) => tracing::error!(%name, "the tenant's settings cannot be read; it gets no clients"),
+                }
+            }
+        }
+        self.seen = newest;
+        Ok(())
+    }
+}
+
+/// What public clients that are folded into one have in common: the tenant's slot and the metadata's fingerprint.
+type FoldKey = (i64, [u8; 32]);
+
+/// A registration that passed every check of its own.
+struct Checked<'a> {
+    client: &'a NewClient,
+    tenant: &'a KnownTenant,
+    admitted: Admitted,
+}
+
+impl<'a> Checked<'a> {
+    fn new(client: &'a NewClient, known: &'a KnownTenants) -> Result<Self, Refusal> {
+        let tenant = known.by_name.get(&client.tenant).ok_or(Refusal::UnknownTenant)?;
+        Ok(Self { client, tenant, admitted: admit(client, &tenant.settings)? })
+    }
+
+    /// Its key, if its tenant folds.
+    fn fold_key(&self) -> Option<FoldKey> {
+        let folds = self.tenant.settings.dcr_edge.deduplicate_public_clients;
+        self.admitted.fingerprint.filter(|_| folds).map(|fingerprint| (self.tenant.slot, fingerprint))
+    }
+
+    fn is_same(&self, tenant: i64, client_secret_sha256: Option<&[u8]>, metadata: &str) -> bool {
+        (
+            self.tenant.slot,
+            self.client.client_secret_sha256.as_ref().map(<[u8; 32]>::as_slice),
+            &*self.admitted.metadata,
+        ) == (tenant, client_secret_sha256, metadata)
+    }
+}
+
+/// What becomes of one registration of a batch, before the quotas are known.
+enum Outcome {
+    Settled(Result<Registered, Refusal>),
+    /// The new client with this index.
+    New(usize),
+    /// The same as the new client with this index.
+    SameAs(usize),
+}
+
+/// Registers what can be registered of a batch, and says what became of each, in the order of the batch.
+pub(super) async fn register(
+    connection: &mut SqliteConnection,
+    known: &KnownTenants,
+    batch: &[NewClient],
+    now: u64,
+) -> Result<Vec<Result<Registered, Refusal>>, Error> {
+    let checked: Vec<_> = batch.iter().map(|client| Checked::new(client, known)).collect();
+    let by_id = stored_by_id(connection, &checked).await?;
+    let by_fold_key = stored_by_fold_key(connection, &checked).await?;
+
+    let mut outcomes = Vec::with_capacity(batch.len());
+    let mut new: Vec<Checked> = Vec::with_capacity(batch.len());
+    let mut new_by_id: HashMap<&str, usize> = HashMap::new();
+    let mut new_by_fold_key: HashMap<FoldKey, usize> = HashMap::new();
+    for checked in checked {
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(refusal) => {
+                outcomes.push(Outcome::Settled(Err(refusal)));
+                continue;
+            }
+        };
+        let id = checked.client.client_id.as_str();
+        let fold_key = checked.fold_key();
+        let same_id = new_by_id.get(id).and_then(|&index| Some((index, new.get(index)?)));
+        outcomes.push(if let Some(stored) = by_id.get(id) {
+            let same = checked.is_same(stored.tenant, stored.client_secret_sha256.as_deref(), &stored.metadata);
+            Outcome::Settled(if same { stored.registered() } else { Err(Refusal::Conflict) })
+        } else if let Some((index, other)) = same_id {
+            let secret = other.client.client_secret_sha256.as_ref().map(<[u8; 32]>::as_slice);
+            if checked.is_same(other.tenant.slot, secret, &other.admitted.metadata) {
+                Outcome::SameAs(index)
+            } else {
+                Outcome::Settled(Err(Refusal::Conflict))
+            }
+        } else if let Some(stored) = fold_key.and_then(|key| by_fold_key.get(&key)) {
+            Outcome::Settled(stored.registered())
+        } else if let Some(&index) = fold_key.and_then(|key| new_by_fold_key.get(&key)) {
+            Outcome::SameAs(index)
+        } else {
+            let index = new.len();
+            new_by_id.insert(id, index);
+            if let Some(key) = fold_key {
+                new_by_fold_key.insert(key, index);
+            }
+            new.push(checked);
+            Outcome::New(index)
+        });
+    }
+
+    let kept = outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Settled(Ok(registered)) => Some(registered.client_id.as_str()),
+        _ => None,
+    });
+    let mut room = make_room(connection, &new, &to_json(&kept.collect::<Vec<_>>())?, now).await?;
+    let has_room = |checked: &Checked| match room.get_mut(&checked.tenant.slot) {
+        None => true,
+        Some(room) => room.checked_sub(1).map(|less| *room = less).is_some(),
+    };
+    let fits: Vec<bool> = new.iter().map(has_room).collect();
+    let accepted: Vec<_> = new.iter().zip(&fits).filter_map(|(checked, &fits)| fits.then_some(checked)).collect();
+    insert(connection, &accepted, now).await?;
+
+    let answer = |index: usize, created| match new.get(index).zip(fits.get(index)) {
+        Some((checked, true)) => {
+            Ok(Registered { client_id: checked.client.client_id.clone(), issued_at: now, created })
+        }
+        _ => Err(Refusal::QuotaUsedUp),
+    };
+    let answers = outcomes.into_iter().map(|outcome| match outcome {
+        Outcome::Settled(answer) => answer,
+        Outcome::New(index) => answer(index, true),
+        Outcome::SameAs(index) => answer(index, false),
+    });
+    Ok(answers.collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct StoredClient {
+    client_id: String,
+    tenant: i64,
+    metadata: String,
+    client_secret_sha256: Option<Vec<u8>>,
+    fingerprint: Option<Vec<u8>>,
+    issued_at: i64,
+}
+
+impl StoredClient {
+    fn registered(&self) -> Result<Registered, Refusal> {
+        let issued_at = self.issued_at.try_into().unwrap_or_default();
+        Ok(Registered { client_id: self.client_id.clone(), issued_at, created: false })
+    }
+}
+
+/// The clients that have an id of the batch already.
+async fn stored_by_id(
+    connection: &mut SqliteConnection,
+    checked: &[Result<Checked<'_>, Refusal>],
+) -> Result<HashMap<String, StoredClient>, Error> {
+    let ids: Vec<&str> = checked.iter().flatten().map(|checked| checked.client.client_id.as_str()).collect();
+    let stored: Vec<StoredClient> = sqlx::query_as(
+        "SELECT client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at FROM clients \
+         WHERE client_id IN (SELECT value FROM json_each(?))",
+    )
+    .bind(to_json(&ids)?)
+    .fetch_all(connection)
+    .await?;
+    Ok(stored.into_iter().map(|client| (client.client_id.clone(), client)).collect())
+}
+
+/// The oldest client for each fold key of the batch.
+async fn stored_by_fold_key(
+    connection: &mut SqliteConnection,
+    checked: &[Result<Checked<'_>, Refusal>],
+) -> Result<HashMap<FoldKey, StoredClient>, Error> {
+    let keys: Vec<(i64, String)> =
+        checked.iter().flatten().filter_map(Checked::fold_key).map(|(slot, key)| (slot, hex::encode(key))).collect();
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let stored: Vec<StoredClient> = sqlx::query_as(
+        "SELECT client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at \
+         FROM json_each(?) AS key CROSS JOIN clients \
+         ON tenant = key.value ->> 0 AND fingerprint = unhex(key.value ->> 1) \
+         ORDER BY issued_at DESC, client_id DESC",
+    )
+    .bind(to_json(&keys)?)
+    .fetch_all(connection)
+    .await?;
+    // The oldest comes last and stays.
+    let by_key = stored.into_iter().filter_map(|client| {
+        let fingerprint = client.fingerprint.as_deref()?.try_into().ok()?;
+        Some(((client.tenant, fingerprint), client))
+    });
+    Ok(by_key.collect())
+}
+
+/// How many new clients each tenant with a quota may still have. If that is less than it wants, clients that no
+/// server ever asked for make room, the oldest first, except those in the JSON array `kept`.
+async fn make_room(
+    connection: &mut SqliteConnection,
+    new: &[Checked<'_>],
+    kept: &str,
+    now: u64,
+) -> Result<HashMap<i64, u64>, Error> {
+    let mut wanted: HashMap<i64, (u64, u64)> = HashMap::new();
+    for checked in new {
+        if let Some(quota) = checked.tenant.settings.dcr_edge.client_quota {
+            let (_, wanted) = wanted.entry(checked.tenant.slot).or_insert((quota.get().into(), 0));
+            *wanted = wanted.saturating_add(1);
+        }
+    }
+    let mut room = HashMap::with_capacity(wanted.len());
+    for (slot, (quota, wanted)) in wanted {
+        let have: i64 = sqlx::query_scalar("SELECT count(*) FROM clients WHERE tenant = ?")
+            .bind(slot)
+            .fetch_one(&mut *connection)
+            .await?;
+        let have = count(have)?;
+        let surplus = have.saturating_add(wanted).saturating_sub(quota);
+        let mut dropped = 0;
+        if surplus > 0 {
+            dropped = sqlx::query(
+                "DELETE FROM clients WHERE client_id IN ( \
+                 SELECT client_id FROM clients WHERE tenant = ? AND last_used_at IS NULL AND issued_at <= ? \
+                 AND client_id NOT IN (SELECT value FROM json_each(?)) ORDER BY issued_at LIMIT ?)",
+            )
+            .bind(slot)
+            .bind(column(now.saturating_sub(UNUSED_CLIENT_SECONDS)))
+            .bind(kept)
+            .bind(column(surplus))
+            .execute(&mut *connection)
+            .await?
+            .rows_affected();
+        }
+        room.insert(slot, quota.saturating_sub(have.saturating_sub(dropped)));
+    }
+    Ok(room)
+}
+
+/// Writes the clients with as few statements as SQLite's limit on parameters allows: each statement is a way to the
+/// connection's thread and back. `OR FAIL`: whatever fails, the whole transaction is rolled back, so SQLite need not
+/// keep a journal to undo this statement alone.
+async fn insert(connection: &mut SqliteConnection, clients: &[&Checked<'_>], now: u64) -> Result<(), Error> {
+    for rows in clients.chunks(1_000) {
+        QueryBuilder::new(
+            "INSERT OR FAIL INTO clients (client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at) ",
+        )
+        .push_values(rows, |mut row, checked| {
+            row.push_bind(checked.client.client_id.as_str())
+                .push_bind(checked.tenant.slot)
+                .push_bind(checked.admitted.metadata.as_str())
+                .push_bind(checked.client.client_secret_sha256.as_ref().map(<[u8; 32]>::as_slice))
+                .push_bind(checked.admitted.fingerprint.as_ref().map(<[u8; 32]>::as_slice))
+                .push_bind(column(now));
+        })
+        .build()
+        .persistent(false)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! The edge's interface: [`crate::edge_api`] over HTTP.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::App;
+use super::error::EdgeError;
+use crate::edge_api::{Changes, RegisterClient, RegisteredClient};
+use crate::registration::is_client_id;
+use crate::store::admission::NewClient;
+use crate::store::token::Kind;
+use crate::store::unix_now;
+use crate::tenant::Name;
+
+/// Proof that the request carries an edge's token.
+pub struct EdgeToken;
+
+impl FromRequestParts<App> for EdgeToken {
+    type Rejection = EdgeError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, EdgeError> {
+        let refuse = |reason: String| EdgeError::new(StatusCode::UNAUTHORIZED, "invalid_token", reason);
+        let token = super::bearer(&parts.headers)
+            .ok_or_else(|| refuse("send one token of the kind edge in the authorization header".to_owned()))?;
+        app.keys.check(token, Kind::Edge, unix_now()).map_err(|error| refuse(error.to_string()))?;
+        Ok(Self)
+    }
+}
+
+/// `PUT /edge/v1/tenants/{tenant}/clients/{client_id}`
+pub async fn register(
+    _: EdgeToken,
+    State(app): State<App>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<RegisteredClient>), EdgeError> {
+    let Path((tenant, client_id)) = path.map_err(|_| EdgeError::bad_request("the path is not UTF-8"))?;
+    let tenant = Name::try_from(tenant)
+        .map_err(|reason| EdgeError::new(StatusCode::NOT_FOUND, "not_found", format!("no such tenant: {reason}")))?;
+    if !is_client_id(&client_id) {
+        return Err(EdgeError::bad_request("the path does not end with a client_id"));
+    }
+    let request: RegisterClient<Box<RawValue>> = serde_json::from_slice(&body?)
+        .map_err(|error| EdgeError::bad_request(format!("the body is not a registration: {error}")))?;
+    let client_secret_sha256 = request.client_secret_sha256.as_deref().map(sha256_digest).transpose()?;
+    let client = NewClient { tenant, client_id, client_secret_sha256, metadata: request.metadata };
+    let registered = app.writer.register(client).await?;
+    let status = if registered.created { StatusCode::CREATED } else { StatusCode::OK };
+    let body = RegisteredClient { client_id: registered.client_id, client_id_issued_at: registered.issued_at };
+    Ok((status, Json(body)))
+}
+
+fn sha256_digest(text: &str) -> Result<[u8; 32], EdgeError> {
+    let mut digest = [0; 32];
+    let is_lower = !text.bytes().any(|b| b.is_ascii_uppercase());
+    hex::decode_to_slice(text, &mut digest)
+        .ok()
+        .filter(|()| is_lower)
+        .ok_or_else(|| EdgeError::bad_request("client_secret_sha256 must have 64 lower-case hexadecimal digits"))?;
+    Ok(digest)
+}
+
+/// What a reader of the change feed says.
+#[derive(Deserialize)]
+pub struct ChangesQuery {
+    #[serde(default)]
+    after: u64,
+    instance: Option<String>,
+}
+
+/// `GET /edge/v1/changes`
+pub async fn changes(
+    _: EdgeToken,
+    State(app): State<App>,
+    query: Result<Query<ChangesQuery>, QueryRejection>,
+) -> Result<Json<Changes>, EdgeError> {
+    let Query(query) = query.map_err(|_| EdgeError::bad_request("after must be the number of a change"))?;
+    Ok(Json(app.database.changes(query.after, query.instance.as_deref()).await?))
+}

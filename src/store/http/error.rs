@@ -1,0 +1,146 @@
+//! Errors as they leave the store. No statement of the database and no secret ever gets into one.
+
+use axum::Json;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::edge_api::ErrorBody;
+use crate::store::admission::Refusal;
+use crate::store::db;
+use crate::store::writer::NotRegistered;
+
+const UNAVAILABLE: &str = "the store cannot do this at the moment; try again";
+
+/// An error of the edge's interface (RFC 7591 §3.2.2), and of every path that is not the Management API's.
+#[derive(Debug)]
+pub struct EdgeError {
+    status: StatusCode,
+    error: &'static str,
+    description: String,
+}
+
+impl EdgeError {
+    /// An error with its code and a sentence.
+    pub fn new(status: StatusCode, error: &'static str, description: impl Into<String>) -> Self {
+        Self { status, error, description: description.into() }
+    }
+
+    /// The request is not well-formed.
+    pub fn bad_request(description: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)
+    }
+
+    fn unavailable() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", UNAVAILABLE)
+    }
+}
+
+impl From<NotRegistered> for EdgeError {
+    fn from(reason: NotRegistered) -> Self {
+        let refusal = match reason {
+            NotRegistered::Refused(refusal) => refusal,
+            NotRegistered::Busy | NotRegistered::Failed => return Self::unavailable(),
+        };
+        let (status, error) = match &refusal {
+            Refusal::UnknownTenant => (StatusCode::NOT_FOUND, "not_found"),
+            Refusal::Disabled | Refusal::QuotaUsedUp => (StatusCode::FORBIDDEN, "access_denied"),
+            Refusal::Invalid(rejection) => (StatusCode::BAD_REQUEST, rejection.error.as_str()),
+            Refusal::SecretMismatch => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Refusal::Conflict => (StatusCode::CONFLICT, "conflict"),
+        };
+        Self::new(status, error, refusal.to_string())
+    }
+}
+
+impl From<db::Error> for EdgeError {
+    fn from(error: db::Error) -> Self {
+        tracing::error!(%error, "a request of an edge failed");
+        Self::unavailable()
+    }
+}
+
+impl From<BytesRejection> for EdgeError {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::new(rejection.status(), "invalid_request", rejection.body_text())
+    }
+}
+
+impl IntoResponse for EdgeError {
+    fn into_response(self) -> Response {
+        let body = ErrorBody { error: self.error.to_owned(), error_description: self.description };
+        with_status(self.status, Json(body))
+    }
+}
+
+/// An error of the Management API.
+#[derive(Debug)]
+pub struct ManagementError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ManagementErrorBody {
+    status_code: u16,
+    error: &'static str,
+    message: String,
+    error_code: &'static str,
+}
+
+impl ManagementError {
+    /// An error with its code and a sentence.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    /// The request's body breaks a rule.
+    pub fn invalid_body(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_body", message)
+    }
+
+    /// The token is not one for this tenant's Management API.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_token", message)
+    }
+}
+
+impl From<db::Error> for ManagementError {
+    fn from(error: db::Error) -> Self {
+        tracing::error!(%error, "a request of the Management API failed");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", UNAVAILABLE)
+    }
+}
+
+impl From<BytesRejection> for ManagementError {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::new(rejection.status(), "invalid_body", rejection.body_text())
+    }
+}
+
+impl IntoResponse for ManagementError {
+    fn into_response(self) -> Response {
+        let body = ManagementErrorBody {
+            status_code: self.status.as_u16(),
+            error: self.status.canonical_reason().unwrap_or_default(),
+            message: self.message,
+            error_code: self.code,
+        };
+        with_status(self.status, Json(body))
+    }
+}
+
+/// Adds the headers that a status calls for.
+fn with_status(status: StatusCode, body: impl IntoResponse) -> Response {
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    match status {
+        StatusCode::UNAUTHORIZED => _ = headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+        StatusCode::SERVICE_UNAVAILABLE => _ = headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
+        _ => {}
+    }
+    response
+}

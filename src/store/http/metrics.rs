@@ -1,0 +1,102 @@
+//! What the store counts, for Prometheus. No labels by tenant: their number is not bounded.
+
+use std::sync::atomic::AtomicU64;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use super::App;
+use crate::store::admission::Refusal;
+use crate::store::db::Registered;
+
+/// The counters, and the registry that shows them.
+pub struct Metrics {
+    registry: Registry,
+    registrations: Family<RegistrationLabels, Counter>,
+    flushes: Counter,
+    batch_sizes: Histogram,
+    queue_length: Gauge<u64, AtomicU64>,
+    responses: Family<ResponseLabels, Counter>,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct RegistrationLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct ResponseLabels {
+    status_class: &'static str,
+}
+
+/// What the database answered to a registration, as a label.
+pub fn outcome(answer: &Result<Registered, Refusal>) -> &'static str {
+    match answer {
+        Ok(registered) if registered.created => "created",
+        Ok(_) => "existing",
+        Err(Refusal::UnknownTenant) => "unknown_tenant",
+        Err(Refusal::Disabled) => "disabled",
+        Err(Refusal::Invalid(_) | Refusal::SecretMismatch) => "invalid",
+        Err(Refusal::QuotaUsedUp) => "quota",
+        Err(Refusal::Conflict) => "conflict",
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let registrations = Family::default();
+        let flushes = Counter::default();
+        let batch_sizes = Histogram::new(exponential_buckets(1.0, 2.0, 9));
+        let queue_length = Gauge::default();
+        let responses = Family::default();
+        let mut registry = Registry::with_prefix("dcr_store");
+        registry.register("registrations", "Registrations by what became of them", registrations.clone());
+        registry.register("flushes", "Transactions that wrote registrations, one sync each", flushes.clone());
+        registry.register("flush_registrations", "Registrations in one transaction", batch_sizes.clone());
+        registry.register("queue_length", "Registrations that wait for the writer", queue_length.clone());
+        registry.register("http_responses", "HTTP answers by class of status", responses.clone());
+        Self { registry, registrations, flushes, batch_sizes, queue_length, responses }
+    }
+}
+
+impl Metrics {
+    /// Counts what became of a registration: an [`outcome`], `busy` or `failed`.
+    pub fn registration(&self, outcome: &'static str) {
+        self.registrations.get_or_create(&RegistrationLabels { outcome }).inc();
+    }
+
+    /// Counts a transaction of so many registrations.
+    pub fn flushed(&self, registrations: usize) {
+        self.flushes.inc();
+        self.batch_sizes.observe(u32::try_from(registrations).unwrap_or(u32::MAX).into());
+    }
+
+    /// Counts an HTTP answer.
+    pub fn response(&self, status: StatusCode) {
+        let status_class = match status.as_u16() {
+            ..200 => "1xx",
+            200..300 => "2xx",
+            300..400 => "3xx",
+            400..500 => "4xx",
+            _ => "5xx",
+        };
+        self.responses.get_or_create(&ResponseLabels { status_class }).inc();
+    }
+}
+
+/// `GET /metrics`
+pub async fn show(State(app): State<App>) -> Response {
+    app.metrics.queue_length.set(app.writer.waiting() as u64);
+    let mut text = String::new();
+    match prometheus_text::encode(&mut text, &app.metrics.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,100 @@
+//! What the store answers over HTTP.
+//!
+//! | path | for whom |
+//! |---|---|
+//! | `/edge/v1/…` | the filter: [`edge`] |
+//! | `/api/v2/…` | the tenant's owner: [`management`] |
+//! | `/livez`, `/readyz`, `/metrics` | whoever watches the process: [`health`], [`metrics`] |
+
+pub mod edge;
+pub mod error;
+pub mod health;
+pub mod management;
+pub mod metrics;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use tokio::sync::watch;
+
+use self::error::{EdgeError, ManagementError};
+use self::metrics::Metrics;
+use super::db::Database;
+use super::token::Keys;
+use super::writer::Writer;
+use crate::edge_api::{CHANGES_PATH, PROTOCOL_HEADER, PROTOCOL_VERSION};
+
+/// Longest request body, in bytes.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+
+/// What every handler may use.
+#[derive(Clone)]
+pub struct App {
+    /// The database.
+    pub database: Arc<dyn Database>,
+    /// The way to register clients.
+    pub writer: Writer,
+    /// The keys that check tokens.
+    pub keys: Arc<Keys>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Whether a shutdown has begun.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// Every route of the store.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/edge/v1/tenants/{tenant}/clients/{client_id}", put(edge::register))
+        .route(CHANGES_PATH, get(edge::changes))
+        .route("/api/v2/tenants/settings", get(management::settings).patch(management::change_settings))
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::show))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(app.clone(), finish))
+        .with_state(app)
+}
+
+/// Counts every answer, and marks those of the edge's interface as the store's.
+async fn finish(State(app): State<App>, request: Request, next: Next) -> Response {
+    let for_edge = request.uri().path().starts_with("/edge/");
+    let mut response = next.run(request).await;
+    app.metrics.response(response.status());
+    if for_edge {
+        response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(PROTOCOL_VERSION));
+    }
+    response
+}
+
+async fn unknown_path(uri: Uri) -> Response {
+    error_of(&uri, StatusCode::NOT_FOUND, "not_found", "nothing is at this path")
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let message = format!("this path does not answer {method}; the allow header names the methods that it does");
+    error_of(&uri, StatusCode::METHOD_NOT_ALLOWED, "invalid_request", &message)
+}
+
+fn error_of(uri: &Uri, status: StatusCode, code: &'static str, message: &str) -> Response {
+    if uri.path().starts_with("/api/") {
+        ManagementError::new(status, code, message).into_response()
+    } else {
+        EdgeError::new(status, code, message).into_response()
+    }
+}
+
+/// The token of an `authorization` header (RFC 6750 §2.1); `None` if there is not exactly one.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}

@@ -1,0 +1,57 @@
+//! The native companion: durable clients, tenant settings, the Management API.
+//!
+//! It decides nothing that the pure rooms decide: it reads requests, asks them, and keeps what they accept.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`db`] | what is kept: one trait, one implementation for each database |
+//! | [`admission`] | whether a registration is accepted under the settings of this moment |
+//! | [`writer`] | many registrations, one transaction, one sync |
+//! | [`token`] | bearer tokens: minted and checked |
+//! | [`http`] | the edge's interface, the Management API, health and metrics |
+//! | [`serve`] | listening and stopping |
+//! | [`admin`] | what the command line does to tenants |
+//! | [`stub_authorization_server`] | a stand-in behind a gateway that has no authorization server yet |
+
+pub mod admin;
+pub mod admission;
+pub mod db;
+pub mod http;
+pub mod serve;
+pub mod stub_authorization_server;
+pub mod token;
+pub mod writer;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Opens the database that `url` names, and creates it if it is not there.
+pub async fn open(url: &str) -> Result<Arc<dyn db::Database>, db::Error> {
+    let refuse = |reason: &str| {
+        // A URL may hold a password, so an error shows its scheme alone.
+        let scheme = url.split(':').next().unwrap_or_default();
+        Err(db::Error::Open { place: format!("{scheme}:…"), reason: reason.to_owned() })
+    };
+    if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
+        if path.is_empty() || path == ":memory:" || path.contains('?') {
+            return refuse("expected the path of a file and no parameters, such as sqlite://dcr.db");
+        }
+        Ok(Arc::new(db::Sqlite::open(path.as_ref()).await?))
+    } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        refuse("PostgreSQL is not supported yet; use sqlite://PATH")
+    } else {
+        refuse("unknown kind of database; use sqlite://PATH")
+    }
+}
+
+/// The keys that sign and check this database's tokens; made when they are first asked for.
+pub async fn keys(database: &dyn db::Database) -> Result<token::Keys, token::Error> {
+    let mut candidate = [0; 32];
+    getrandom::fill(&mut candidate).map_err(|_| token::Error::NoRandomness)?;
+    token::Keys::from_seed(&database.signing_key_seed(candidate).await?)
+}
+
+/// The time in UNIX seconds.
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

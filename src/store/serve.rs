@@ -1,0 +1,96 @@
+//! Listening, and stopping in an orderly way: what was accepted is finished.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::db::Database;
+use super::http::metrics::Metrics;
+use super::http::{App, router};
+use super::stub_authorization_server;
+use super::token::Keys;
+use super::writer::Writer;
+
+/// How long requests in flight may take once the process is asked to stop. With [`QUEUE_GRACE`] it stays below the
+/// ten seconds after which supervisors kill.
+const REQUEST_GRACE: Duration = Duration::from_secs(7);
+
+/// How long the registrations that wait may take after that.
+const QUEUE_GRACE: Duration = Duration::from_secs(2);
+
+/// Listens at `address`, and says on standard output where: the port may be 0. A failure names the address.
+async fn listen(address: &str) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    let listener =
+        listener.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+    announce(&format!("listening on {}\n", listener.local_addr()?))?;
+    Ok(listener)
+}
+
+fn announce(line: &str) -> io::Result<()> {
+    use io::Write;
+    let mut out = io::stdout().lock();
+    out.write_all(line.as_bytes())?;
+    out.flush()
+}
+
+/// Answers requests at `address` until SIGTERM or SIGINT, then finishes what was accepted and closes the database.
+pub async fn serve(database: Arc<dyn Database>, keys: Keys, address: &str) -> io::Result<()> {
+    let stopping = stop_signal()?;
+    let listener = listen(address).await?;
+    let metrics = Arc::new(Metrics::default());
+    let (writer, writing) = Writer::start(Arc::clone(&database), Arc::clone(&metrics));
+    let app =
+        App { database: Arc::clone(&database), writer, keys: Arc::new(keys), metrics, stopping: stopping.clone() };
+    let answering = axum::serve(without_delay(listener), router(app)).with_graceful_shutdown(stopped(stopping.clone()));
+    let overdue = async {
+        stopped(stopping).await;
+        tracing::info!("stopping");
+        tokio::time::sleep(REQUEST_GRACE).await;
+    };
+    tokio::select! {
+        answered = async { answering.await } => answered?,
+        () = overdue => tracing::warn!("some requests did not end in time and were cut off"),
+    }
+    // The writer ends when no request is left that could give it anything.
+    if timeout(QUEUE_GRACE, writing).await.is_err() {
+        tracing::warn!("stopped without waiting for every registration; whoever got no answer may ask again");
+    }
+    database.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Answers requests at `address` with the stand-in for an authorization server until SIGTERM or SIGINT.
+pub async fn serve_stub_authorization_server(address: &str) -> io::Result<()> {
+    let stopping = stop_signal()?;
+    let listener = listen(address).await?;
+    axum::serve(listener, stub_authorization_server::router()).with_graceful_shutdown(stopped(stopping)).await
+}
+
+/// Small answers must not wait for the acknowledgement of the one before.
+fn without_delay(listener: TcpListener) -> impl axum::serve::Listener<Addr = std::net::SocketAddr> {
+    listener.tap_io(|stream| _ = stream.set_nodelay(true))
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Becomes `true` at the first SIGTERM or SIGINT. Asked for before anyone is told where to connect, since whoever
+/// starts the process may stop it from then on.
+fn stop_signal() -> io::Result<watch::Receiver<bool>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        _ = sender.send(true);
+    });
+    Ok(receiver)
+}

@@ -1,0 +1,95 @@
+//! Many registrations, one transaction, one sync.
+//!
+//! One task takes all registrations that wait, has them written together, and answers each. While it waits for the
+//! disk the next ones gather, so batches grow with the load and a lone registration waits for nobody.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::admission::{NewClient, Refusal};
+use super::db::{Database, Registered};
+use super::http::metrics::{Metrics, outcome};
+use super::unix_now;
+
+/// Registrations that may wait.
+const QUEUE: usize = 4_096;
+
+/// Most registrations in one transaction.
+const BATCH: usize = 256;
+
+/// What becomes of a registration.
+pub type Answer = Result<Registered, NotRegistered>;
+
+/// Why a registration was not made.
+#[derive(Debug)]
+pub enum NotRegistered {
+    /// It was refused.
+    Refused(Refusal),
+    /// Too many others wait, or the store is shutting down.
+    Busy,
+    /// The database failed.
+    Failed,
+}
+
+struct Waiting {
+    client: NewClient,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The way to the writer's task, which ends when the last one is dropped and the queue is empty.
+#[derive(Clone)]
+pub struct Writer {
+    queue: mpsc::Sender<Waiting>,
+    metrics: Arc<Metrics>,
+}
+
+impl Writer {
+    /// Starts the task.
+    pub fn start(database: Arc<dyn Database>, metrics: Arc<Metrics>) -> (Self, JoinHandle<()>) {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let task = tokio::spawn(write(database, Arc::clone(&metrics), waiting));
+        (Self { queue, metrics }, task)
+    }
+
+    /// Registers a client. When this returns `Ok`, the registration is durable.
+    pub async fn register(&self, client: NewClient) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        if self.queue.try_send(Waiting { client, answer }).is_err() {
+            self.metrics.registration("busy");
+            return Err(NotRegistered::Busy);
+        }
+        answered.await.unwrap_or(Err(NotRegistered::Failed))
+    }
+
+    /// How many registrations wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity().saturating_sub(self.queue.capacity())
+    }
+}
+
+async fn write(database: Arc<dyn Database>, metrics: Arc<Metrics>, mut queue: mpsc::Receiver<Waiting>) {
+    let mut waiting = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut waiting, BATCH).await > 0 {
+        let (clients, waiters): (Vec<_>, Vec<_>) =
+            waiting.drain(..).map(|Waiting { client, answer }| (client, answer)).unzip();
+        match database.register(&clients, unix_now()).await {
+            Ok(answers) => {
+                metrics.flushed(clients.len());
+                for (waiter, answer) in waiters.into_iter().zip(answers) {
+                    metrics.registration(outcome(&answer));
+                    // Whoever hung up may ask again: the registration is idempotent.
+                    _ = waiter.send(answer.map_err(NotRegistered::Refused));
+                }
+            }
+            Err(error) => {
+                tracing::error!(registrations = clients.len(), %error, "a batch was not written");
+                for waiter in waiters {
+                    metrics.registration("failed");
+                    _ = waiter.send(Err(NotRegistered::Failed));
+                }
+            }
+        }
+    }
+}

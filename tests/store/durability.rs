@@ -1,0 +1,102 @@
+//! A client that got a 201 exists, whatever happens next, and many of them cost few syncs.
+
+use std::collections::HashSet;
+use std::fs;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crate::support::store::{BINARY, Folder, Store, client_id, confidential, wait_until};
+
+const CALLERS: usize = 32;
+
+/// Registers clients from many threads at once until the store is gone or `most` are registered. `meanwhile` runs
+/// beside them, and is told how many got a 201 so far. Gives the ids of those.
+fn register_many(store: &Store, most: usize, meanwhile: impl FnOnce(&AtomicUsize)) -> HashSet<String> {
+    let edge = store.edge();
+    let (next, created, ids) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(HashSet::new()));
+    let registration = confidential().to_string();
+    thread::scope(|scope| {
+        for _ in 0..CALLERS {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= most {
+                        return;
+                    }
+                    let id = client_id(number);
+                    let path = format!("/edge/v1/tenants/default/clients/{id}");
+                    let Ok(answer) = edge.try_call("PUT", &path, &[], Some(&registration)) else { return };
+                    assert_eq!(answer.status, 201, "{answer:?}");
+                    ids.lock().unwrap().insert(id);
+                    created.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        meanwhile(&created);
+    });
+    ids.into_inner().unwrap()
+}
+
+#[test]
+fn every_client_that_got_a_201_is_there_after_a_kill() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let answered = register_many(&store, usize::MAX, |created| {
+        wait_until("registrations", || created.load(Ordering::Relaxed) > 300);
+        store.process.signal("KILL");
+    });
+    drop(store);
+    let store = folder.serve();
+    assert_eq!(store.anyone().get("/readyz").status, 200);
+    let stored: HashSet<String> = folder.client_ids().into_iter().collect();
+    assert!(answered.is_subset(&stored), "{} are missing", answered.difference(&stored).count());
+    let again = store.edge().put_client("default", answered.iter().next().unwrap(), &confidential());
+    assert_eq!(again.status, 200);
+}
+
+#[test]
+fn a_stop_finishes_what_was_accepted_and_exits_with_0() {
+    let folder = Folder::with_default_tenant();
+    let mut store = folder.serve();
+    let answered = register_many(&store, usize::MAX, |created| {
+        wait_until("registrations", || created.load(Ordering::Relaxed) > 100);
+        store.process.signal("TERM");
+    });
+    assert_eq!(store.process.wait().code(), Some(0));
+    // The last connection carried the WAL over and removed it.
+    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["dcr.db"]);
+    let stored: HashSet<String> = folder.client_ids().into_iter().collect();
+    // No request was in flight without an answer, so there is no client that nobody was told of.
+    assert_eq!(answered, stored);
+}
+
+#[test]
+fn many_registrations_share_a_sync_and_none_goes_without() {
+    const MOST: usize = 640;
+    if Command::new("strace").arg("-V").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "strace is missing; install it to count syncs");
+        eprintln!("skipped: strace is missing, so syncs cannot be counted");
+        return;
+    }
+    let folder = Folder::with_default_tenant();
+    let log = folder.path().join("strace");
+    let mut command = Command::new("strace");
+    // -D: the tracer is the child's child, so signals and the exit code are the store's own.
+    command.args(["-D", "-f", "-e", "trace=fsync,fdatasync", "-o"]).arg(&log);
+    command.env("RUST_LOG", "warn").args([BINARY, "serve", "--listen", "127.0.0.1:0", "--database-url", &folder.url()]);
+    let mut store = folder.serve_as(command);
+    let answered = register_many(&store, MOST, |_| {});
+    let flushes = store.metric("dcr_store_flushes_total") as usize;
+    store.process.signal("TERM");
+    assert_eq!(store.process.wait().code(), Some(0));
+    wait_until("the end of the trace", || fs::read_to_string(&log).unwrap().contains("+++ exited with 0 +++"));
+    let syncs = fs::read_to_string(&log).unwrap().lines().filter(|line| line.contains("sync(")).count();
+
+    assert_eq!(answered.len(), MOST);
+    assert_eq!(folder.client_ids().len(), MOST);
+    assert!(syncs >= flushes, "{syncs} syncs for {flushes} flushes");
+    assert!(syncs * 4 < MOST, "{syncs} syncs for {MOST} registrations");
+}

@@ -1,0 +1,144 @@
+//! The Management API over HTTP.
+
+use serde_json::{Value, json};
+
+use crate::support::store::Folder;
+
+const SETTINGS: &str = "/api/v2/tenants/settings";
+
+#[test]
+fn an_owner_sees_the_settings_that_are_in_force() {
+    let folder = Folder::empty();
+    folder.succeed(&["tenant", "create", "default", "--domain", "default.example"]);
+    let store = folder.serve();
+    let answer = store.owner("default").get(SETTINGS);
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.json(),
+        json!({
+            "flags": {"enable_dynamic_client_registration": false},
+            "dynamic_client_registration_security_mode": "strict",
+            "dcr_edge": {
+                "rate_limit": {"burst": 5, "per_second": 5},
+                "allowed_redirect_hosts": [],
+                "custom_schemes": "any",
+                "invalid_redirect_uris": "reject",
+                "deduplicate_public_clients": false,
+                "cors_origins": []
+            }
+        })
+    );
+}
+
+#[test]
+fn switching_registration_on_warns_of_what_follows() {
+    let folder = Folder::empty();
+    folder.succeed(&["tenant", "create", "default", "--domain", "default.example"]);
+    let store = folder.serve();
+    let on = json!({"flags": {"enable_dynamic_client_registration": true}});
+    let switched = store.owner("default").patch_settings(&on);
+    assert_eq!((switched.status, &switched.json()["flags"]), (200, &on["flags"]));
+    assert!(switched.header("warning").starts_with("299 - \"Anyone may create applications"));
+    assert_eq!(store.owner("default").patch_settings(&on).header("warning"), "");
+    let off = json!({"flags": {"enable_dynamic_client_registration": false}});
+    assert_eq!(store.owner("default").patch_settings(&off).header("warning"), "");
+}
+
+#[test]
+fn a_patch_changes_what_it_names_and_counts_only_if_something_changed() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let head = || store.edge().get("/edge/v1/changes").json()["head"].as_u64().unwrap();
+    let before = head();
+    let changed =
+        owner.patch_settings(&json!({"dcr_edge": {"client_quota": 9, "cors_origins": ["https://a.example"]}}));
+    assert_eq!(changed.json()["flags"]["enable_dynamic_client_registration"], true);
+    assert_eq!(head(), before + 1);
+    let reset = owner.patch_settings(&json!({"dcr_edge": {"client_quota": null}}));
+    assert_eq!(reset.json()["dcr_edge"].get("client_quota"), None);
+    assert_eq!(reset.json()["dcr_edge"]["cors_origins"], json!(["https://a.example"]));
+    for nothing in [json!({}), json!({"dcr_edge": {"cors_origins": ["https://a.example"]}})] {
+        assert_eq!(owner.patch_settings(&nothing).status, 200);
+    }
+    assert_eq!(head(), before + 2);
+    assert_eq!(owner.get(SETTINGS).json(), reset.json());
+}
+
+#[test]
+fn a_bad_patch_is_refused_as_a_whole_and_the_member_named() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let before = owner.get(SETTINGS).json();
+    let quota_and_typo = json!({"dcr_edge": {"client_quota": 1, "typo": 1}});
+    for (patch, member) in [
+        (quota_and_typo, "dcr_edge.typo"),
+        (json!({"friendly_name": "x"}), "friendly_name"),
+        (json!({"dcr_edge": {"rate_limit": {"burst": 0, "per_second": 1}}}), "dcr_edge.rate_limit.burst"),
+        (json!({"flags": {"enable_dynamic_client_registration": "yes"}}), "flags.enable_dynamic_client_registration"),
+    ] {
+        let answer = owner.patch_settings(&patch);
+        let body = answer.json();
+        assert_eq!((answer.status, &body["errorCode"]), (400, &json!("invalid_body")), "{body}");
+        assert_eq!((&body["statusCode"], &body["error"]), (&json!(400), &json!("Bad Request")));
+        assert!(body["message"].as_str().unwrap().starts_with(&format!("{member}: ")), "{body}");
+    }
+    for body in ["", "[]", "null", "{"] {
+        let answer = owner.call("PATCH", SETTINGS, &[("content-type", "application/json")], Some(body));
+        assert_eq!((answer.status, &answer.json()["errorCode"]), (400, &json!("invalid_body")), "{body}");
+    }
+    assert_eq!(owner.get(SETTINGS).json(), before);
+}
+
+#[test]
+fn the_permissive_mode_is_not_to_be_had() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let answer =
+        store.owner("default").patch_settings(&json!({"dynamic_client_registration_security_mode": "permissive"}));
+    assert_eq!(answer.status, 403);
+    assert!(answer.json()["message"].as_str().unwrap().contains("not eligible"));
+}
+
+#[test]
+fn a_request_that_is_not_as_the_api_wants_it_is_refused_in_the_apis_words() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let patch = |headers: &[(&str, &str)], body: &str| owner.call("PATCH", SETTINGS, headers, Some(body));
+    let json = ("content-type", "application/json");
+    let large = format!("{{\"x\":\"{}\"}}", "x".repeat(256 * 1024));
+    for (answer, status) in [
+        (owner.call("DELETE", SETTINGS, &[], None), 405),
+        (owner.get("/api/v2/nothing"), 404),
+        (patch(&[("content-type", "text/plain")], "{}"), 415),
+        (patch(&[], "{}"), 415),
+        (patch(&[json, json], "{}"), 415),
+        (patch(&[json], &large), 413),
+    ] {
+        assert_eq!((answer.status, &answer.json()["statusCode"]), (status, &json!(status)), "{answer:?}");
+        assert!(answer.json()["errorCode"].is_string());
+    }
+    assert_eq!(owner.call("DELETE", SETTINGS, &[], None).header("allow"), "GET,HEAD,PATCH");
+    assert_eq!(patch(&[("content-type", "Application/JSON; charset=utf-8")], "{}").status, 200);
+}
+
+#[test]
+fn the_tenant_is_that_of_the_tokens_audience_and_the_edge_must_agree() {
+    let folder = Folder::with_default_tenant();
+    folder.create_enabled_tenant("other", json!({"client_quota": 7}));
+    let store = folder.serve();
+    let quota = |answer: Value| answer["dcr_edge"]["client_quota"].clone();
+    assert_eq!(quota(store.owner("other").get(SETTINGS).json()), 7);
+    let named = |name: &str| store.owner("other").call("GET", SETTINGS, &[("x-dcr-tenant", name)], None);
+    assert_eq!(quota(named("other").json()), 7);
+    for wrong in ["default", "nobody", ""] {
+        assert_eq!((named(wrong).status, &named(wrong).json()["errorCode"]), (401, &json!("invalid_token")));
+    }
+    // Any domain of the tenant will do.
+    folder.succeed(&["tenant", "update", "other", "--domain", "new.example", "--add-domain", "other.example"]);
+    assert_eq!(named("other").status, 200);
+    folder.succeed(&["tenant", "update", "other", "--remove-domain", "other.example"]);
+    assert_eq!(named("other").status, 401);
+}

@@ -1,0 +1,148 @@
+//! Who gets in, and who does not.
+
+use dcr_edge::store::token::{Claims, Error, Keys, Kind, is_scope};
+use dcr_edge::store::unix_now;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use crate::support::store::Folder;
+
+const NOW: u64 = 1_700_000_000;
+
+fn keys() -> Keys {
+    Keys::from_seed(&[7; 32]).unwrap()
+}
+
+fn management() -> Claims {
+    Claims::management(&"a.example".parse().unwrap(), "read:tenant_settings".to_owned(), NOW, 60)
+}
+
+/// A token with any claims, signed with the key of `keys`.
+fn signed(claims: &Value) -> String {
+    use ed25519_dalek::pkcs8::EncodePrivateKey;
+    let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).to_pkcs8_der().unwrap();
+    jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &EncodingKey::from_ed_der(key.as_bytes())).unwrap()
+}
+
+#[test]
+fn a_token_opens_what_it_was_minted_for_until_it_expires() {
+    let token = keys().mint(&management()).unwrap();
+    let keys = keys();
+    for _ in 0..2 {
+        assert_eq!(keys.check(&token, Kind::Management, NOW).unwrap(), management());
+        assert!(matches!(keys.check(&token, Kind::Edge, NOW), Err(Error::WrongAudience)));
+        assert_eq!(keys.check(&token, Kind::Management, NOW + 59).unwrap(), management());
+        assert!(matches!(keys.check(&token, Kind::Management, NOW + 60), Err(Error::Expired)));
+    }
+    let edge = keys.mint(&Claims::edge(NOW, 60)).unwrap();
+    assert!(keys.check(&edge, Kind::Edge, NOW).is_ok());
+    assert!(matches!(keys.check(&edge, Kind::Management, NOW), Err(Error::WrongAudience)));
+}
+
+#[test]
+fn a_token_of_another_key_or_another_algorithm_is_none_of_ours() {
+    let claims = serde_json::to_value(management()).unwrap();
+    let other_key = Keys::from_seed(&[8; 32]).unwrap().mint(&management()).unwrap();
+    let public_key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key();
+    let hs256 = EncodingKey::from_secret(public_key.as_bytes());
+    let hs256 = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &hs256).unwrap();
+    let good = signed(&claims);
+    let payload = good.split('.').nth(1).unwrap();
+    // {"alg":"none"}, and {"alg":"EdDSA"} without a signature
+    let none = format!("eyJhbGciOiJub25lIn0.{payload}.");
+    let unsigned = format!("eyJhbGciOiJFZERTQSJ9.{payload}.");
+    for bad in [other_key, hs256, none, unsigned, String::new(), "a.b.c".to_owned(), good[..good.len() - 2].to_owned()]
+    {
+        assert!(matches!(keys().check(&bad, Kind::Management, NOW), Err(Error::Invalid)), "{bad}");
+    }
+    assert!(keys().check(&good, Kind::Management, NOW).is_ok());
+}
+
+#[test]
+fn a_token_without_a_claim_or_with_another_audience_is_refused() {
+    for claim in ["iss", "aud", "kind", "exp"] {
+        let mut claims = serde_json::to_value(management()).unwrap();
+        claims.as_object_mut().unwrap().remove(claim);
+        assert!(keys().check(&signed(&claims), Kind::Management, NOW).is_err(), "{claim}");
+    }
+    for (claim, value) in [
+        ("iss", json!("another")),
+        ("aud", json!("https://a.example/")),
+        ("aud", json!("http://a.example/api/v2/")),
+        ("aud", json!("dcr-store/edge")),
+        ("aud", json!(["https://a.example/api/v2/"])),
+        ("kind", json!("server")),
+        ("exp", json!("never")),
+    ] {
+        let mut claims = serde_json::to_value(management()).unwrap();
+        claims[claim] = value;
+        assert!(keys().check(&signed(&claims), Kind::Management, NOW).is_err(), "{claims}");
+    }
+}
+
+#[test]
+fn a_scope_is_a_list_of_printable_words() {
+    for good in ["a", "read:clients update:clients", "!#[]~"] {
+        assert!(is_scope(good), "{good}");
+    }
+    for bad in ["", " ", "a  b", "a ", "a\"b", "a\\b", "ä", "a\nb"] {
+        assert!(!is_scope(bad), "{bad}");
+    }
+}
+
+#[test]
+fn the_store_refuses_whoever_has_no_token_for_what_he_asks() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let mint = |claims: Claims| folder.keys().mint(&claims).unwrap();
+    let of = |host: &str, now| Claims::management(&host.parse().unwrap(), "update:tenant_settings".to_owned(), now, 60);
+    let now = unix_now();
+    let tokens = [
+        mint(of("default.example", now - 61)),
+        mint(of("unknown.example", now)),
+        mint(Claims::edge(now, 60)),
+        Keys::from_seed(&[8; 32]).unwrap().mint(&of("default.example", now)).unwrap(),
+        "nonsense".to_owned(),
+    ];
+    let callers = tokens.map(|token| store.anyone().with_token(token));
+    for caller in callers.iter().chain([&store.anyone()]) {
+        let answer = caller.get("/api/v2/tenants/settings");
+        assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer"));
+        assert_eq!(answer.json()["errorCode"], "invalid_token");
+    }
+    assert_eq!(store.owner("default").get("/edge/v1/changes").status, 401);
+    let two = [("authorization", "Bearer x")];
+    assert_eq!(store.owner("default").call("GET", "/api/v2/tenants/settings", &two, None).status, 401);
+
+    let writer = store.anyone().with_token(mint(of("default.example", now)));
+    let answer = writer.get("/api/v2/tenants/settings");
+    assert_eq!((answer.status, &answer.json()["errorCode"]), (403, &json!("insufficient_scope")));
+    assert!(answer.json()["message"].as_str().unwrap().contains("read:tenant_settings"));
+    assert_eq!(writer.patch_settings(&json!({})).status, 200);
+}
+
+#[test]
+fn the_command_line_prints_a_token_alone() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let print = |arguments: &[&str]| {
+        let text = folder.succeed(&[&["token"], arguments].concat());
+        assert_eq!(text.lines().count(), 1);
+        store.anyone().with_token(text.trim())
+    };
+    assert_eq!(print(&["--kind", "edge"]).get("/edge/v1/changes").status, 200);
+    let owner = print(&["--tenant", "default", "--ttl", "30m"]);
+    assert_eq!((owner.get("/api/v2/tenants/settings").status, owner.patch_settings(&json!({})).status), (200, 200));
+    let reader = print(&["--tenant", "default", "--scope", "read:tenant_settings read:anything"]);
+    assert_eq!((reader.get("/api/v2/tenants/settings").status, reader.patch_settings(&json!({})).status), (200, 403));
+    for (arguments, text) in [
+        (vec!["--tenant", "nobody"], "there is no tenant nobody"),
+        (vec![], "--tenant"),
+        (vec!["--kind", "edge", "--tenant", "default"], "--tenant"),
+        (vec!["--tenant", "default", "--scope", "a  b"], "--scope"),
+        (vec!["--tenant", "default", "--ttl", "0s"], "a second or more"),
+    ] {
+        let error = folder.fail(&[&["token"], arguments.as_slice()].concat());
+        assert!(error.contains(text), "{error}");
+    }
+}

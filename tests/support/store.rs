@@ -1,0 +1,320 @@
+//! A real `dcr-store` in a folder of its own, on a port of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dcr_edge::store::db::Database;
+use dcr_edge::store::token::{Claims, Keys};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_dcr-store");
+
+/// A folder with a database that nothing serves yet.
+pub struct Folder {
+    folder: TempDir,
+}
+
+impl Folder {
+    /// An empty folder.
+    pub fn empty() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// A folder with a database in which the tenant `default` has registration enabled, at `default.example`.
+    pub fn with_default_tenant() -> Self {
+        let folder = Self::empty();
+        folder.create_enabled_tenant("default", json!({}));
+        folder
+    }
+
+    /// Adds a tenant at `NAME.example`, with registration enabled and these members of `dcr_edge`.
+    pub fn create_enabled_tenant(&self, name: &str, dcr_edge: Value) {
+        let tenant = json!({
+            "name": name,
+            "domains": [format!("{name}.example")],
+            "settings": {"flags": {"enable_dynamic_client_registration": true}, "dcr_edge": dcr_edge}
+        });
+        let tenant = serde_json::from_value(tenant).unwrap();
+        self.with_database(async |database| database.create_tenant(&tenant).await.unwrap());
+    }
+
+    /// Uses the database as the store's own code does.
+    pub fn with_database<T>(&self, work: impl AsyncFnOnce(&dyn Database) -> T) -> T {
+        runtime().block_on(async {
+            let database = dcr_edge::store::open(&self.url()).await.unwrap();
+            let result = work(&*database).await;
+            database.close().await;
+            result
+        })
+    }
+
+    /// The keys that sign the database's tokens.
+    pub fn keys(&self) -> Keys {
+        self.with_database(async |database| dcr_edge::store::keys(database).await.unwrap())
+    }
+
+    /// The ids of all clients that are in the file.
+    pub fn client_ids(&self) -> Vec<String> {
+        runtime().block_on(async {
+            let pool = sqlx::SqlitePool::connect(&self.url()).await.unwrap();
+            sqlx::query_scalar("SELECT client_id FROM clients").fetch_all(&pool).await.unwrap()
+        })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the database is.
+    pub fn database(&self) -> PathBuf {
+        self.path().join("dcr.db")
+    }
+
+    /// The database's URL.
+    pub fn url(&self) -> String {
+        format!("sqlite://{}", self.database().display())
+    }
+
+    /// A command of the binary on this database.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).env("DATABASE_URL", self.url()).env("RUST_LOG", "warn");
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must succeed, and gives what it printed.
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail with the exit code 1 and one line on standard error, and gives that line.
+    pub fn fail(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        text
+    }
+
+    /// Starts the store.
+    pub fn serve(&self) -> Store {
+        self.serve_as(self.command(&["serve", "--listen", "127.0.0.1:0"]))
+    }
+
+    /// Starts the store with this command.
+    pub fn serve_as(&self, command: Command) -> Store {
+        Store { process: Process::start(command), keys: Arc::new(self.keys()) }
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A process that says where it listens, killed when it is dropped.
+pub struct Process {
+    child: Child,
+    /// Address and port.
+    pub address: String,
+}
+
+impl Process {
+    /// Starts it, and waits until it listens.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        Self { child, address }
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// A store that runs.
+pub struct Store {
+    /// Its process.
+    pub process: Process,
+    keys: Arc<Keys>,
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: http::HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    /// A header's value, or the empty text.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The body, which must be JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A client of one address. Clones share connections.
+#[derive(Clone)]
+pub struct Caller {
+    agent: ureq::Agent,
+    address: String,
+    token: Option<String>,
+}
+
+impl Caller {
+    /// A client without a token.
+    pub fn new(address: &str) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(20)))
+            .max_idle_connections_per_host(64)
+            .build();
+        Self { agent: config.into(), address: address.to_owned(), token: None }
+    }
+
+    /// One that sends this token.
+    pub fn with_token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Sends a request; an error if there is no answer.
+    pub fn try_call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> Result<Answer, ureq::Error> {
+        let mut request = http::Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = match body {
+            Some(body) => self.agent.run(request.body(body.to_owned()).unwrap())?,
+            None => self.agent.run(request.body(()).unwrap())?,
+        };
+        let text = response.body_mut().read_to_string()?;
+        Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), text })
+    }
+
+    /// Sends a request that must be answered.
+    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+        self.try_call(method, path, headers, body).unwrap()
+    }
+
+    /// `GET`
+    pub fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, &[], None)
+    }
+
+    /// `PUT` of a client
+    pub fn put_client(&self, tenant: &str, client_id: &str, registration: &Value) -> Answer {
+        let path = format!("/edge/v1/tenants/{tenant}/clients/{client_id}");
+        self.call("PUT", &path, &[], Some(&registration.to_string()))
+    }
+
+    /// `PATCH` of the settings
+    pub fn patch_settings(&self, patch: &Value) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.call("PATCH", "/api/v2/tenants/settings", &headers, Some(&patch.to_string()))
+    }
+}
+
+impl Store {
+    /// A client without a token.
+    pub fn anyone(&self) -> Caller {
+        Caller::new(&self.process.address)
+    }
+
+    /// A client with an edge's token.
+    pub fn edge(&self) -> Caller {
+        let claims = Claims::edge(dcr_edge::store::unix_now(), 600);
+        self.anyone().with_token(self.keys.mint(&claims).unwrap())
+    }
+
+    /// A client with a Management API token of the tenant at `NAME.example`, with every scope.
+    pub fn owner(&self, name: &str) -> Caller {
+        let domain = format!("{name}.example").parse().unwrap();
+        let scope = dcr_edge::store::token::MANAGEMENT_SCOPES.join(" ");
+        let claims = Claims::management(&domain, scope, dcr_edge::store::unix_now(), 600);
+        self.anyone().with_token(self.keys.mint(&claims).unwrap())
+    }
+
+    /// The value of a metric, 0 if it is not shown.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.anyone().get("/metrics").text;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+}
+
+/// A `client_id` for each number.
+pub fn client_id(number: usize) -> String {
+    format!("tpc_{number:0>32}")
+}
+
+/// A confidential client's registration.
+pub fn confidential() -> Value {
+    json!({
+        "client_secret_sha256": "ab".repeat(32),
+        "metadata": {"redirect_uris": ["https://app.example/cb"], "client_name": "Test"}
+    })
+}
+
+/// A public client's registration.
+pub fn public() -> Value {
+    json!({
+        "metadata": {
+            "redirect_uris": ["https://app.example/cb"],
+            "client_name": "Test",
+            "token_endpoint_auth_method": "none"
+        }
+    })
+}
+
+/// Waits until `condition` holds, and fails if it does not within ten seconds.
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < end, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
