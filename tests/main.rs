@@ -9,5 +9,7 @@
     clippy::unwrap_used
 )]
 
+mod envoy;
+mod operator;
 mod store;
 mod support;

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Prints envoy.yaml with every marked value replaced by the environment variable that the mark names.
+#
+#   HTTP_PORT=10000 … envoy/render.sh [FILE]
+#
+# A mark is a comment of one word in capitals: `port_value: 10000 # HTTP_PORT`. A mark without a variable is an
+# error, so that no configuration goes out half rendered. Values are written as quoted YAML, save numbers.
+set -euo pipefail
+
+template=${1:-$(dirname "$0")/envoy.yaml}
+mark='[A-Z][A-Z0-9_]*'
+[[ -r $template ]] || {
+    printf 'render: %s is not readable\n' "$template" >&2
+    exit 1
+}
+
+script=
+while read -r name; do
+    value=${!name:-}
+    if [[ -z $value ]]; then
+        printf 'render: %s has a mark for %s, and no variable of that name is set\n' "$template" "$name" >&2
+        exit 1
+    fi
+    if [[ $value == *[[:cntrl:]]* ]]; then
+        printf 'render: %s has a control character in it\n' "$name" >&2
+        exit 1
+    fi
+    # Quoted for YAML first, then for sed.
+    [[ $value =~ ^[0-9]+$ ]] || value="'${value//\'/\'\'}'"
+    value=$(printf '%s' "$value" | sed 's/[\\&|]/\\&/g')
+    script+="s|^\([^#]*: \).* # $name\$|\1$value|"$'\n'
+done < <(sed -n "s/^[^#]*: .* # \($mark\)\$/\1/p" "$template" | sort -u)
+sed "$script" "$template"

@@ -1,0 +1,193 @@
+#!/usr/bin/env bash
+# Starts the store, a stub authorization server and Envoy in the foreground: what `make run` does after building.
+#
+#   envoy/run.sh           runs until Ctrl-C, SIGTERM or SIGHUP, then stops all it started and exits with 0;
+#                          if something does not start or dies, stops the rest and exits with 1
+#   envoy/run.sh --check   only says whether the variables and ports are fine
+#
+# Variables are those of the Makefile. In $RUN_DIR, what is there already is kept: database, certificate authority.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+HTTP_PORT=${HTTP_PORT:-10000}
+HTTPS_PORT=${HTTPS_PORT:-10443}
+ADMIN_PORT=${ADMIN_PORT:-9901}
+STORE_PORT=${STORE_PORT:-8081}
+RUN_DIR=${RUN_DIR:-.run}
+CONCURRENCY=${CONCURRENCY:-2}
+# From the environment only: it may have a password in it, and arguments are public.
+export DATABASE_URL=${DATABASE_URL:-sqlite://$RUN_DIR/dcr.db}
+export DCR_STORE=target/release/dcr-store WASM=target/wasm32-wasip1/release/dcr_edge.wasm
+
+fail() {
+    printf 'run: %s\n' "$1" >&2
+    exit 1
+}
+
+# --- before anything starts ---------------------------------------------------------------------------------------
+
+is_in_use() {
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+check() {
+    local name port seen=' '
+    for name in HTTP_PORT HTTPS_PORT ADMIN_PORT STORE_PORT; do
+        port=${!name}
+        if ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then
+            fail "$name=$port is not a port: expected 1 to 65535"
+        fi
+        [[ $seen != *" $port "* ]] || fail "$name=$port is given twice: each port needs its own number"
+        seen+="$port "
+        ! is_in_use "$port" || fail "port $port is in use: stop what listens there, or choose another with $name=PORT"
+    done
+    [[ $CONCURRENCY =~ ^[1-9][0-9]*$ ]] || fail "CONCURRENCY=$CONCURRENCY is not a number of workers"
+    [[ ! -e $RUN_DIR || -d $RUN_DIR ]] || fail "RUN_DIR=$RUN_DIR is not a directory"
+    command -v openssl >/dev/null || fail 'openssl is missing: install it (Debian: apt install openssl)'
+}
+
+check
+[[ ${1:-} != --check ]] || exit 0
+
+[[ -x $DCR_STORE && -r $WASM ]] || fail 'the build is missing: run make build'
+envoy=$(envoy/get-envoy.sh "${ENVOY_VERSION:?is set by make: run make run}")
+umask 077
+mkdir -p "$RUN_DIR"
+
+# --- processes ----------------------------------------------------------------------------------------------------
+
+# In the order in which they start; they stop in the reverse order, so that no request finds its server gone.
+names=()
+declare -A pids
+
+start() {
+    local name=$1
+    shift
+    # A process group of its own: Ctrl-C reaches this script only, which then stops one after the other.
+    set -m
+    "$@" </dev/null >"$RUN_DIR/$name.log" 2>&1 &
+    set +m
+    names+=("$name")
+    pids[$name]=$!
+}
+
+stop_all() {
+    trap '' INT TERM HUP
+    local i pid tries
+    for ((i = ${#names[@]} - 1; i >= 0; i--)); do
+        pid=${pids[${names[i]}]}
+        kill -TERM "$pid" 2>/dev/null || continue
+        for ((tries = 0; tries < 100; tries++)); do
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -KILL "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+}
+trap stop_all EXIT
+trap 'printf "\nstopping\n"; exit 0' INT TERM HUP
+
+# Ends everything with the last lines of what died; returns while all run.
+check_alive() {
+    local name
+    for name in "${names[@]}"; do
+        kill -0 "${pids[$name]}" 2>/dev/null && continue
+        tail -n 10 "$RUN_DIR/$name.log" >&2
+        fail "$name has ended; the lines above are the end of $RUN_DIR/$name.log"
+    done
+}
+
+# Prints the status of `GET http://127.0.0.1:PORT/PATH`; fails without an answer.
+status_of() {
+    (
+        exec 3<>"/dev/tcp/127.0.0.1/$1"
+        printf 'GET %s HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n' "$2" >&3
+        read -r -t 5 _ status _ <&3
+        printf '%s\n' "$status"
+    ) 2>/dev/null
+}
+
+# Waits until `CONDITION …` holds, 60 seconds at most, or ends everything.
+wait_until() {
+    local what=$1 deadline=$((SECONDS + 60))
+    shift
+    until "$@"; do
+        check_alive
+        ((SECONDS < deadline)) || fail "$what is not ready after 60 seconds; see $RUN_DIR/*.log"
+        sleep 0.1
+    done
+}
+
+answers_200() {
+    [[ $(status_of "$@") == 200 ]]
+}
+
+# 503 stands for settings that have not arrived; any other answer to a GET, such as 405, costs no token of the limit.
+has_settings() {
+    local status
+    status=$(status_of "$HTTP_PORT" /oidc/register) && [[ $status != 503 ]]
+}
+
+authorization_server_listens() {
+    AUTHORIZATION_SERVER_PORT=$(sed -n 's/^listening on .*:\([0-9]*\)$/\1/p' "$RUN_DIR/authorization-server.log")
+    [[ -n $AUTHORIZATION_SERVER_PORT ]]
+}
+
+start authorization-server "$DCR_STORE" stub-authorization-server --listen 127.0.0.1:0
+start store "$DCR_STORE" serve --listen "127.0.0.1:$STORE_PORT"
+wait_until 'the stub authorization server' authorization_server_listens
+wait_until 'the store' answers_200 "$STORE_PORT" /readyz
+
+export HTTP_PORT HTTPS_PORT ADMIN_PORT STORE_PORT AUTHORIZATION_SERVER_PORT
+export LISTEN_HOST=127.0.0.1 ADMIN_HOST=127.0.0.1 STORE_HOST=127.0.0.1 AUTHORIZATION_SERVER_HOST=127.0.0.1
+envoy/prepare.sh "$RUN_DIR"
+# Each connection takes a file descriptor, and the usual soft limit is 1024.
+ulimit -S -n "$(ulimit -H -n)" 2>/dev/null || true
+DCR_EDGE_TOKEN=$(cat "$RUN_DIR/edge-token") start envoy \
+    "$envoy" -c "$RUN_DIR/envoy.yaml" --concurrency "$CONCURRENCY" --disable-hot-restart
+wait_until 'Envoy' answers_200 "$ADMIN_PORT" /ready
+wait_until 'the filter' has_settings
+
+without_password() {
+    if [[ $1 =~ ^([a-z]+://)[^/@]*@(.*)$ ]]; then
+        printf '%s…@%s\n' "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
+    else
+        printf '%s\n' "$1"
+    fi
+}
+
+cat <<END
+
+dcr-edge is ready; Ctrl-C stops it.
+
+  gateway   http://localhost:$HTTP_PORT and https://localhost:$HTTPS_PORT (authority: $RUN_DIR/ca.pem)
+  store     http://127.0.0.1:$STORE_PORT, database $(without_password "$DATABASE_URL")
+  admin     http://127.0.0.1:$ADMIN_PORT (Envoy)
+  logs      $RUN_DIR/*.log
+
+1. Switch registration on. Answers 200 with the tenant's settings; the edge has them within two seconds.
+
+curl -i -X PATCH http://localhost:$HTTP_PORT/api/v2/tenants/settings \\
+  -H "authorization: Bearer \$(cat $RUN_DIR/management-token)" \\
+  -H 'content-type: application/json' \\
+  -d '{"flags": {"enable_dynamic_client_registration": true}}'
+
+2. Register a client. Answers 201 with its client_id (403 access_denied while registration is switched off).
+
+curl -i http://localhost:$HTTP_PORT/oidc/register \\
+  -H 'content-type: application/json' \\
+  -d '{"client_name": "My Dynamic Application", "redirect_uris": ["https://application.example.com/callback"],
+       "token_endpoint_auth_method": "none", "grant_types": ["authorization_code", "refresh_token"],
+       "response_types": ["code"]}'
+
+3. Register one that would leak its codes. Answers 400 invalid_redirect_uri and names the URI and the rule.
+
+curl -i http://localhost:$HTTP_PORT/oidc/register \\
+  -H 'content-type: application/json' \\
+  -d '{"redirect_uris": ["https://application.example.com/callback", "http://application.example.com/callback"]}'
+
+END
+
+{ wait -n "${pids[@]}" || true; } 2>/dev/null
+check_alive

@@ -1,0 +1,113 @@
+//! Something in the store's place that tells settings as a store does and then misbehaves on demand.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use dcr_edge::edge_api::{PROTOCOL_HEADER, PROTOCOL_VERSION};
+use serde_json::json;
+
+/// What it does with a registration.
+#[derive(Clone, Debug)]
+pub enum Behaviour {
+    /// Writes these bytes.
+    Answer(Vec<u8>),
+    /// Closes the connection.
+    Close,
+    /// Says nothing.
+    Hang,
+}
+
+/// Something in the store's place.
+pub struct StandIn {
+    address: SocketAddr,
+    behaviour: Arc<Mutex<Behaviour>>,
+}
+
+impl StandIn {
+    /// Listens on a free port. Its threads end with the test's process.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let behaviour = Arc::new(Mutex::new(Behaviour::Close));
+        let shared = Arc::clone(&behaviour);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let behaviour = Arc::clone(&shared);
+                std::thread::spawn(move || serve(stream, &behaviour));
+            }
+        });
+        Self { address, behaviour }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it does with registrations from now on.
+    pub fn set(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
+    }
+}
+
+/// An answer with a marker of the given version, or without one.
+pub fn answer(status: u16, version: Option<&str>, body: &str) -> Behaviour {
+    let marker = version.map(|version| format!("{PROTOCOL_HEADER}: {version}\r\n")).unwrap_or_default();
+    let length = body.len();
+    Behaviour::Answer(format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n{marker}\r\n{body}").into_bytes())
+}
+
+fn serve(mut stream: TcpStream, behaviour: &Mutex<Behaviour>) {
+    let mut received = Vec::new();
+    while let Some((head, length)) = receive(&mut stream, &mut received) {
+        let behaviour = if head.starts_with("GET /edge/v1/changes") {
+            answer(200, Some(PROTOCOL_VERSION), &changes(&head))
+        } else {
+            behaviour.lock().unwrap().clone()
+        };
+        received.drain(..length);
+        match behaviour {
+            Behaviour::Answer(bytes) => stream.write_all(&bytes).unwrap_or_default(),
+            Behaviour::Close => return,
+            // Until the other side closes.
+            Behaviour::Hang => {
+                let _ = stream.read(&mut [0; 1]);
+                return;
+            }
+        }
+    }
+}
+
+/// Reads one request; gives its head and its length. `None` at the end of the stream.
+fn receive(stream: &mut TcpStream, received: &mut Vec<u8>) -> Option<(String, usize)> {
+    loop {
+        let text = String::from_utf8_lossy(received).into_owned();
+        if let Some((head, _)) = text.split_once("\r\n\r\n") {
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |l| l.parse().unwrap());
+            let whole = head.len() + 4 + length;
+            if received.len() >= whole {
+                return Some((head.to_owned(), whole));
+            }
+        }
+        let mut piece = [0; 4096];
+        match stream.read(&mut piece) {
+            Ok(0) | Err(_) => return None,
+            Ok(size) => received.extend_from_slice(&piece[..size]),
+        }
+    }
+}
+
+fn changes(head: &str) -> String {
+    let tenant = json!({
+        "name": "default", "domains": ["localhost"],
+        "settings": {
+            "flags": {"enable_dynamic_client_registration": true},
+            "dcr_edge": {"rate_limit": {"burst": 1000, "per_second": 1000}}
+        }
+    });
+    let is_first = head.contains("after=0&");
+    let tenants = if is_first { json!([{"slot": 1, "version": 1, "tenant": tenant}]) } else { json!([]) };
+    json!({"instance": "ab", "full": is_first, "head": 1, "more": false, "tenants": tenants}).to_string()
+}

@@ -1,0 +1,304 @@
+//! Store, authorization server and Envoy together, on the configuration that is shipped.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use serde_json::Value;
+use sqlx::Connection as _;
+use tempfile::TempDir;
+
+use super::envoy::{self, Envoy};
+use super::process::{Process, eventually};
+use super::response::Response;
+use super::{http1, output_of, root, store_binary};
+
+/// What a gateway is made of. The default is what is shipped, save that settings are looked for every 20 ms.
+pub struct Options {
+    /// The Envoy.
+    pub envoy: PathBuf,
+    /// Its workers.
+    pub concurrency: u32,
+    /// What stands in for the store: something at this address, instead of a `dcr-store` of the gateway's own.
+    pub store: Option<SocketAddr>,
+    /// The filter's configuration.
+    pub filter_configuration: Value,
+    /// Changes the rendered configuration of Envoy.
+    pub edit: Box<dyn Fn(String) -> String>,
+    /// Where the gateway makes its folder, which has the database in it.
+    pub parent: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            envoy: envoy::binary(),
+            concurrency: 2,
+            store: None,
+            filter_configuration: serde_json::json!({"store": {"cluster": "dcr_store", "poll_interval_ms": 20}}),
+            edit: Box::new(|configuration| configuration),
+            parent: std::env::temp_dir(),
+        }
+    }
+}
+
+/// A running gateway with one tenant, `default`, for `localhost` and `127.0.0.1`, as `make run` makes it.
+pub struct Gateway {
+    // Fields are dropped in this order: first Envoy, last the folder.
+    envoy: Option<Envoy>,
+    authorization_server: Process,
+    store: Option<Process>,
+    store_address: SocketAddr,
+    edge_token: String,
+    options: Options,
+    dir: TempDir,
+}
+
+impl Gateway {
+    /// Starts everything, and waits until the settings are in force if the store is the gateway's own.
+    pub fn start(options: Options) -> Self {
+        let dir = tempfile::tempdir_in(&options.parent).unwrap();
+        let (store, store_address, edge_token) = match options.store {
+            Some(address) => (None, address, "of-a-stand-in".to_owned()),
+            None => {
+                let (process, address) = start_store(dir.path(), "127.0.0.1:0");
+                store_command(
+                    dir.path(),
+                    &["tenant", "create", "default", "--domain", "localhost", "--domain", "127.0.0.1"],
+                );
+                let token = store_command(dir.path(), &["token", "--kind", "edge", "--ttl", "24h"]);
+                (Some(process), address, token)
+            }
+        };
+        let (authorization_server, authorization_server_address) = listening(
+            "authorization-server",
+            dir.path(),
+            Command::new(store_binary()).args(["stub-authorization-server", "--listen", "127.0.0.1:0"]),
+        );
+        write_configuration(&options, dir.path(), store_address, authorization_server_address);
+        let mut gateway = Self { envoy: None, authorization_server, store, store_address, edge_token, options, dir };
+        gateway.start_envoy();
+        if gateway.store.is_some() {
+            gateway.wait_for_settings();
+        }
+        gateway
+    }
+
+    /// The listener in clear text.
+    pub fn http_address(&self) -> SocketAddr {
+        self.envoy().http_address()
+    }
+
+    /// The listener with TLS; [`Self::ca`] is its authority.
+    pub fn https_address(&self) -> SocketAddr {
+        self.envoy().https_address()
+    }
+
+    /// Envoy's admin interface.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.envoy().admin_address()
+    }
+
+    /// The store, or what stands in for it.
+    pub fn store_address(&self) -> SocketAddr {
+        self.store_address
+    }
+
+    /// The PEM file of the authority that signed the gateway's certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    /// The database's file.
+    pub fn database(&self) -> PathBuf {
+        self.dir.path().join("dcr.db")
+    }
+
+    /// What Envoy has logged, access log included.
+    pub fn envoy_log(&self) -> String {
+        self.envoy().process().log()
+    }
+
+    /// What the store has logged.
+    pub fn store_log(&self) -> String {
+        self.store.as_ref().expect("a running store").log()
+    }
+
+    /// Envoy's process.
+    pub fn envoy_id(&self) -> u32 {
+        self.envoy().process().id()
+    }
+
+    /// The store's process.
+    pub fn store_id(&self) -> u32 {
+        self.store.as_ref().expect("a running store").id()
+    }
+
+    /// The counters and gauges of Envoy whose names begin with `prefix`.
+    pub fn stats(&self, prefix: &str) -> Vec<(String, u64)> {
+        self.envoy().stats(prefix)
+    }
+
+    /// How often the filter has decided for `reason`.
+    pub fn decisions(&self, reason: &str) -> u64 {
+        let name = format!("wasmcustom.dcr_edge.decisions.reason={reason}");
+        self.stats(&name).into_iter().find(|(n, _)| *n == name).map_or(0, |(_, count)| count)
+    }
+
+    /// Stops Envoy and starts it anew, on other ports, without the settings that it had: see
+    /// [`Self::wait_for_settings`].
+    pub fn restart_envoy(&mut self) {
+        if let Some(envoy) = self.envoy.take() {
+            envoy.terminate();
+        }
+        self.start_envoy();
+    }
+
+    /// Asks the store to stop (SIGTERM) and waits until it has.
+    pub fn stop_store(&mut self) -> ExitStatus {
+        self.store.take().expect("a running store").terminate()
+    }
+
+    /// Ends the store without a warning (SIGKILL).
+    pub fn kill_store(&mut self) {
+        self.store.take().expect("a running store").kill();
+    }
+
+    /// Starts the store again, on the port that it had.
+    pub fn start_store(&mut self) {
+        assert!(self.store.is_none(), "the store is running");
+        let (process, _) = start_store(self.dir.path(), &self.store_address.to_string());
+        self.store = Some(process);
+    }
+
+    /// Runs a `dcr-store` command on the gateway's database and gives what it prints.
+    pub fn store_command(&self, arguments: &[&str]) -> String {
+        store_command(self.dir.path(), arguments)
+    }
+
+    /// The ids of all clients in the database.
+    pub fn client_ids(&self) -> HashSet<String> {
+        let url = format!("{}?mode=ro", database_url(self.dir.path()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ids = runtime.block_on(async {
+            let mut database = sqlx::SqliteConnection::connect(&url).await?;
+            sqlx::query_scalar("SELECT client_id FROM clients").fetch_all(&mut database).await
+        });
+        ids.unwrap().into_iter().collect()
+    }
+
+    /// The token with which Envoy comes to the store.
+    pub fn edge_token(&self) -> &str {
+        &self.edge_token
+    }
+
+    /// A token of the tenant `default` for the Management API, with every scope.
+    pub fn management_token(&self) -> String {
+        self.store_command(&["token", "--tenant", "default"])
+    }
+
+    /// Changes settings of the tenant `default` through the gateway, and waits until they are in force.
+    pub fn patch_settings(&self, settings: &Value) {
+        let response = self.try_patch_settings(settings);
+        assert_eq!(response.status, 200, "{response:?}");
+        self.wait_for_settings();
+    }
+
+    /// Asks for a change of settings of the tenant `default` through the gateway.
+    pub fn try_patch_settings(&self, settings: &Value) -> Response {
+        let authorization = format!("Bearer {}", self.management_token());
+        let headers: [(&str, &[u8]); 2] =
+            [("authorization", authorization.as_bytes()), ("content-type", b"application/json")];
+        let body = settings.to_string();
+        let request = http1::request("PATCH", "/api/v2/tenants/settings", &headers, body.as_bytes());
+        http1::exchange(self.http_address(), &request)
+    }
+
+    /// Waits until what the store says now is in force in every worker: until a look for settings that began after
+    /// this call has succeeded.
+    pub fn wait_for_settings(&self) {
+        let polled = || self.decisions("settings_polled");
+        // One may have been under way already.
+        let enough = polled() + 2;
+        eventually("the edge takes the store's settings", || (polled() >= enough).then_some(()));
+    }
+
+    fn envoy(&self) -> &Envoy {
+        self.envoy.as_ref().expect("a running Envoy")
+    }
+
+    fn start_envoy(&mut self) {
+        let dir = self.dir.path();
+        let Options { envoy, concurrency, .. } = &self.options;
+        self.envoy = Some(Envoy::start(envoy, &dir.join(CONFIGURATION), dir, *concurrency, &self.edge_token));
+    }
+}
+
+/// Name of the configuration's file.
+const CONFIGURATION: &str = "envoy.yaml";
+
+/// Writes the shipped configuration into `dir`, rendered and changed as `options` say, with certificates beside it;
+/// gives its path. All of Envoy's ports are free ones.
+pub fn write_configuration(
+    options: &Options,
+    dir: &Path,
+    store: SocketAddr,
+    authorization_server: SocketAddr,
+) -> PathBuf {
+    let wasm = root().join("target/wasm32-wasip1/release/dcr_edge.wasm");
+    assert!(wasm.is_file(), "{} is missing: run `make build`", wasm.display());
+    output_of(Command::new(root().join("envoy/certificates.sh")).arg(dir));
+    let mut render = Command::new(root().join("envoy/render.sh"));
+    for name in ["LISTEN_HOST", "ADMIN_HOST"] {
+        render.env(name, "127.0.0.1");
+    }
+    for name in ["HTTP_PORT", "HTTPS_PORT", "ADMIN_PORT"] {
+        render.env(name, "0");
+    }
+    for (name, address) in [("STORE", store), ("AUTHORIZATION_SERVER", authorization_server)] {
+        render.env(format!("{name}_HOST"), address.ip().to_string());
+        render.env(format!("{name}_PORT"), address.port().to_string());
+    }
+    render.env("WASM", wasm);
+    render.env("TLS_CERTIFICATE", dir.join("server.pem"));
+    render.env("TLS_PRIVATE_KEY", dir.join("server-key.pem"));
+    let rendered = with_filter_configuration(&output_of(&mut render), &options.filter_configuration);
+    let path = dir.join(CONFIGURATION);
+    std::fs::write(&path, (options.edit)(rendered)).unwrap();
+    path
+}
+
+/// Puts `filter` in the place of the one block of text that the configuration has: the filter's own.
+fn with_filter_configuration(configuration: &str, filter: &Value) -> String {
+    let (before, after) = configuration.split_once("value: |\n").expect("the filter's configuration");
+    let indentation = after.len() - after.trim_start().len();
+    let block = after.lines().take_while(|line| line.starts_with(&" ".repeat(indentation)));
+    let rest: String = after.lines().skip(block.count()).flat_map(|line| [line, "\n"]).collect();
+    format!("{before}value: |\n{}{filter}\n{rest}", " ".repeat(indentation))
+}
+
+fn start_store(dir: &Path, listen: &str) -> (Process, SocketAddr) {
+    let mut command = Command::new(store_binary());
+    command.args(["serve", "--listen", listen, "--database-url", &database_url(dir)]);
+    listening("store", dir, &mut command)
+}
+
+/// Starts a program that says `listening on ADDRESS`.
+pub fn listening(name: &str, dir: &Path, command: &mut Command) -> (Process, SocketAddr) {
+    let says =
+        |log: &str| log.lines().filter_map(|line| line.strip_prefix("listening on ")?.parse().ok()).collect::<Vec<_>>();
+    let log = std::fs::read_to_string(dir.join(format!("{name}.log"))).unwrap_or_default();
+    let said_before = says(&log).len();
+    let mut process = Process::spawn(name, dir, command);
+    let address = process.wait_until("listening", |process| says(&process.log()).get(said_before).copied());
+    (process, address)
+}
+
+fn store_command(dir: &Path, arguments: &[&str]) -> String {
+    output_of(Command::new(store_binary()).args(arguments).env("DATABASE_URL", database_url(dir)))
+}
+
+fn database_url(dir: &Path) -> String {
+    format!("sqlite://{}/dcr.db", dir.display())
+}
