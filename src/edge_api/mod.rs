@@ -41,14 +41,10 @@ pub fn client_path(tenant: &tenant::Name, client_id: &str) -> String {
 pub struct RegisterClient<M> {
     /// Lower-case hexadecimal SHA-256 of the client's secret; absent for a public client. The secret itself
     /// never travels.
-    #[serde(skip_serializing_if = "Option::is_none", default = "none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub client_secret_sha256: Option<String>,
     /// The RFC 7591 members as registered.
     pub metadata: M,
-}
-
-fn none<T>() -> Option<T> {
-    None
 }
 
 /// A client that is durably registered.

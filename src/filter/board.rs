@@ -19,9 +19,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::environment::{Environment, Level};
+use super::environment::{CasMismatch, Environment};
 use super::limiter;
-use crate::tenant::Tenant;
+use crate::tenant::{Domain, Tenant};
 
 /// Names one state of one tenant. The epoch tells two databases apart that number their changes alike.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -118,33 +118,59 @@ impl Keys {
 
 // ---- publish ----
 
-/// Puts one tenant's new state in force. False if it is older than what is in force.
+/// What became of a change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Published {
+    /// It is in force.
+    InForce,
+    /// What is in force is as new or newer.
+    Outdated,
+    /// Somebody else published at the same time.
+    Lost,
+}
+
+/// Puts one tenant's new state in force: its JSON, or `None` if it was deleted. `domains` are the hosts that lead to it.
 pub fn publish<E: Environment>(
     environment: &E,
     keys: &Keys,
     slot: u32,
     stamp: Stamp,
-    tenant: &Tenant,
-    json: &[u8],
-) -> bool {
-    // The bucket is there before anybody can look for it, and is never made twice.
-    let bucket = keys.bucket(slot);
-    if environment.shared(&bucket).is_none() && environment.set_shared(&bucket, &limiter::FULL, None).is_err() {
-        return false;
+    domains: &[Domain],
+    json: Option<&[u8]>,
+) -> Published {
+    let key = keys.pointer(slot);
+    let before = environment.shared(&key);
+    let in_force = before.as_ref().and_then(|shared| Pointer::decode(&shared.value));
+    let is_newer = |pointer: Pointer| (pointer.stamp.epoch, pointer.stamp.version) < (stamp.epoch, stamp.version);
+    if in_force.is_some_and(|pointer| !is_newer(pointer)) {
+        return Published::Outdated;
+    }
+    let side = in_force.is_some_and(|pointer| !pointer.side);
+    if let Some(json) = json {
+        // The bucket is there before anybody can look for it, and is never made twice.
+        let bucket = keys.bucket(slot);
+        if environment.shared(&bucket).is_none() {
+            let _ = environment.set_shared(&bucket, &limiter::FULL, None);
+        }
+        let _ = environment.set_shared(&keys.side(slot, side), &[&stamp.encode(), json].concat(), None);
     }
     let host_value = slot.to_le_bytes();
-    for domain in &tenant.domains {
+    for domain in domains {
         let key = keys.host(domain.as_str());
         if environment.shared(&key).is_none_or(|known| known.value != host_value) {
             let _ = environment.set_shared(&key, &host_value, None);
         }
     }
-    flip(environment, keys, slot, stamp, Some(json))
+    let pointer = Pointer { stamp, side, live: json.is_some() };
+    match environment.set_shared(&key, &pointer.encode(), before.map(|shared| shared.cas)) {
+        Ok(()) => Published::InForce,
+        Err(CasMismatch) => Published::Lost,
+    }
 }
 
-/// Puts one tenant out of force. False if what is in force is newer.
-pub fn withdraw<E: Environment>(environment: &E, keys: &Keys, slot: u32, stamp: Stamp) -> bool {
-    flip(environment, keys, slot, stamp, None)
+/// Whether anything is in force for the tenant in `slot`.
+pub fn is_in_force<E: Environment>(environment: &E, keys: &Keys, slot: u32) -> bool {
+    environment.shared(&keys.pointer(slot)).and_then(|shared| Pointer::decode(&shared.value)).is_some_and(|p| p.live)
 }
 
 /// Puts every tenant out of force that was not told in this epoch. `slots` bounds the slots ever told.
@@ -152,7 +178,7 @@ pub fn sweep<E: Environment>(environment: &E, keys: &Keys, epoch: u32, slots: u3
     for slot in 0..slots {
         let in_force = environment.shared(&keys.pointer(slot)).and_then(|shared| Pointer::decode(&shared.value));
         if in_force.is_some_and(|pointer| pointer.live && pointer.stamp.epoch != epoch) {
-            withdraw(environment, keys, slot, Stamp { epoch, version: 0 });
+            publish(environment, keys, slot, Stamp { epoch, version: 0 }, &[], None);
         }
     }
 }
@@ -163,25 +189,6 @@ pub fn set_loaded<E: Environment>(environment: &E, keys: &Keys) {
     if environment.shared(&key).is_none() {
         let _ = environment.set_shared(&key, &[1], None);
     }
-}
-
-fn flip<E: Environment>(environment: &E, keys: &Keys, slot: u32, stamp: Stamp, json: Option<&[u8]>) -> bool {
-    let key = keys.pointer(slot);
-    let before = environment.shared(&key);
-    let in_force = before.as_ref().and_then(|shared| Pointer::decode(&shared.value));
-    let is_newer = |pointer: Pointer| (pointer.stamp.epoch, pointer.stamp.version) < (stamp.epoch, stamp.version);
-    if in_force.is_some_and(|pointer| !is_newer(pointer)) {
-        return false;
-    }
-    let side = in_force.is_some_and(|pointer| !pointer.side);
-    if let Some(json) = json {
-        let value = [&stamp.encode(), json].concat();
-        if environment.set_shared(&keys.side(slot, side), &value, None).is_err() {
-            return false;
-        }
-    }
-    let pointer = Pointer { stamp, side, live: json.is_some() };
-    environment.set_shared(&key, &pointer.encode(), before.map(|shared| shared.cas)).is_ok()
 }
 
 // ---- look up ----
@@ -267,13 +274,8 @@ impl Copies {
             if stamp != pointer.stamp {
                 continue;
             }
-            let tenant = match serde_json::from_slice(json) {
-                Ok(tenant) => tenant,
-                Err(error) => {
-                    environment.log(Level::Error, &format!("tenant in slot {slot}: settings cannot be read: {error}"));
-                    return Lookup::Unreadable;
-                }
-            };
+            // The publisher has logged why, once.
+            let Ok(tenant) = serde_json::from_slice(json) else { return Lookup::Unreadable };
             let found = Rc::new(InForce { tenant, bucket: keys.bucket(slot), stamp });
             self.tenants.borrow_mut().insert(slot, Rc::clone(&found));
             return Lookup::Tenant(found);
@@ -310,7 +312,7 @@ mod tests {
 
     fn put(fake: &Fake, keys: &Keys, slot: u32, stamp: Stamp, name: &str, domain: &str) -> bool {
         let (tenant, json) = tenant(name, domain);
-        publish(fake, keys, slot, stamp, &tenant, &json)
+        publish(fake, keys, slot, stamp, &tenant.domains, Some(&json)) == Published::InForce
     }
 
     const fn at(epoch: u32, version: u64) -> Stamp {
@@ -369,13 +371,36 @@ mod tests {
         set_loaded(&fake, &keys);
         put(&fake, &keys, 0, at(1, 10), "one", "one.test");
         put(&fake, &keys, 1, at(1, 11), "two", "two.test");
-        assert!(withdraw(&fake, &keys, 0, at(1, 12)));
+        assert_eq!(publish(&fake, &keys, 0, at(1, 12), &[], None), Published::InForce);
         assert!(matches!(copies.look_up(&fake, &keys, "one.test"), Lookup::Unknown));
         // Another database tells everything: its numbers begin anew, and `two` is not in it.
         assert!(put(&fake, &keys, 0, at(2, 1), "one", "one.test"));
         sweep(&fake, &keys, 2, 2);
         assert_eq!(name(copies.look_up(&fake, &keys, "one.test")).as_deref(), Some("one"));
         assert!(matches!(copies.look_up(&fake, &keys, "two.test"), Lookup::Unknown));
+    }
+
+    #[test]
+    fn an_older_state_takes_no_host_away() {
+        let (fake, keys, copies) = (Fake::default(), Keys::new("c", "a"), Copies::default());
+        set_loaded(&fake, &keys);
+        put(&fake, &keys, 0, at(1, 5), "one", "other.test");
+        put(&fake, &keys, 1, at(1, 6), "two", "moving.test");
+        assert!(!put(&fake, &keys, 0, at(1, 1), "one", "moving.test"));
+        assert_eq!(name(copies.look_up(&fake, &keys, "moving.test")).as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn a_publisher_that_lost_a_race_says_so_and_the_next_telling_heals() {
+        let (fake, keys, copies) = (Fake::default(), Keys::new("c", "a"), Copies::default());
+        set_loaded(&fake, &keys);
+        put(&fake, &keys, 0, at(1, 1), "one", "one.test");
+        fake.lose_every_cas(true);
+        let (tenant, json) = tenant("two", "one.test");
+        assert_eq!(publish(&fake, &keys, 0, at(1, 2), &tenant.domains, Some(&json)), Published::Lost);
+        fake.lose_every_cas(false);
+        assert!(put(&fake, &keys, 0, at(1, 2), "two", "one.test"));
+        assert_eq!(name(copies.look_up(&fake, &keys, "one.test")).as_deref(), Some("two"));
     }
 
     #[test]

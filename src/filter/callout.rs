@@ -11,6 +11,11 @@ pub const MAX_REGISTRATION_ANSWER: usize = 64 * 1024;
 /// Longest page of changes that is read, in bytes. One tenant's settings must fit.
 pub const MAX_CHANGES_ANSWER: usize = 16 * 1024 * 1024;
 
+/// Errors of the store that are the client's. Any other is a fault between the two ends, of which a client need not
+/// read.
+const PASSED_ON: [&str; 4] =
+    ["invalid_client_metadata", "invalid_redirect_uri", "invalid_software_statement", "access_denied"];
+
 /// Why the store gave no usable answer. Outside, all of them are the same 503.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Failure {
@@ -112,6 +117,9 @@ pub fn understand(answer: CallAnswer, most: usize) -> Result<Answer, Failure> {
         status @ (400 | 403) => {
             // Only what is well-formed is passed on; a broken refusal is no reason to show its bytes to a client.
             let body: ErrorBody = serde_json::from_slice(&response.body).map_err(|_| Failure::StoreError)?;
+            if !PASSED_ON.contains(&body.error.as_str()) {
+                return Err(Failure::StoreError);
+            }
             Ok(Answer::Refused(StoreRefusal { status, error: body.error, error_description: body.error_description }))
         }
         401 => Err(Failure::Unauthorized),
@@ -178,13 +186,17 @@ mod tests {
         assert_eq!(failure(response("409", Some("1"), "")), Failure::Conflict);
         assert_eq!(failure(response("503", Some("1"), "")), Failure::StoreError);
         assert_eq!(failure(response("400", Some("1"), "<html>")), Failure::StoreError);
+        let internal = r#"{"error":"invalid_request","error_description":"d"}"#;
+        assert_eq!(failure(response("400", Some("1"), internal)), Failure::StoreError);
         assert_eq!(failure(response("x", Some("1"), "")), Failure::StoreError);
     }
 
     #[test]
     fn a_refusal_of_the_store_is_passed_on() {
-        let answer = understand(response("400", Some("1"), r#"{"error":"e","error_description":"d"}"#), 100);
-        let refusal = StoreRefusal { status: 400, error: "e".to_owned(), error_description: "d".to_owned() };
+        let answer =
+            understand(response("400", Some("1"), r#"{"error":"access_denied","error_description":"d"}"#), 100);
+        let refusal =
+            StoreRefusal { status: 400, error: "access_denied".to_owned(), error_description: "d".to_owned() };
         assert_eq!(answer, Ok(Answer::Refused(refusal)));
     }
 }

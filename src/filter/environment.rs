@@ -93,6 +93,8 @@ pub trait Environment {
     fn request_headers(&self) -> Vec<(String, Vec<u8>)>;
     /// Replaces a header of the request at hand. Only in the header callback.
     fn set_request_header(&self, name: &str, value: &str);
+    /// Replaces the status of the response at hand. Only in the response's header callback.
+    fn set_response_status(&self, status: u16);
     /// The first `size` bytes of the request's buffered body.
     fn request_body(&self, size: usize) -> Vec<u8>;
     /// Answers the request at hand, which goes no further; tells the access log and the metrics why.

@@ -11,7 +11,7 @@ use super::config::UnknownHosts;
 use super::environment::{CallAnswer, Environment, Level};
 use super::limiter::{self, Outcome};
 use super::reason::Reason;
-use super::reply::{self, Refusal, Reply};
+use super::reply::{self, Refusal, Reply, StoreRefusal};
 use super::request::Head;
 use super::worker::Worker;
 use crate::edge_api::{self, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, TENANT_HEADER};
@@ -28,17 +28,19 @@ pub enum Flow {
     Pause,
 }
 
-/// How far a request has come. One in `Answered` is never answered again.
+/// How far a request has come. Only one in `Passing` goes on, and one in `Answered` is never answered again.
 #[derive(Debug)]
 enum State {
-    /// Not looked at yet, or passed on.
-    Open,
+    /// A step is being taken.
+    Deciding,
+    /// Nothing of ours.
+    Passing,
     /// A registration whose body is awaited; so many bytes have come.
     Body { tenant: Rc<InForce>, size: usize },
     /// A registration that the store is asked to make.
     Calling(Registering),
-    /// Answered.
-    Answered,
+    /// Answered with this status.
+    Answered { status: u16 },
 }
 
 /// A registration on its way to the store.
@@ -67,19 +69,22 @@ pub struct Exchange {
     decision_id: String,
     /// Headers that every answer carries, from the step on that knows them.
     shared: Vec<(&'static str, String)>,
+    /// Whether the request says it is gRPC.
+    is_grpc: bool,
 }
 
 impl Exchange {
     /// A request that nobody has looked at yet.
     pub fn new(worker: Rc<Worker>) -> Self {
-        Self { worker, state: State::Open, decision_id: String::new(), shared: Vec::new() }
+        Self { worker, state: State::Deciding, decision_id: String::new(), shared: Vec::new(), is_grpc: false }
     }
 
     /// Looks at the request's head.
     pub fn on_headers<E: Environment>(&mut self, environment: &E, end_of_stream: bool) -> Flow {
         let head = Head::new(environment.request_headers());
+        self.is_grpc = head.is_grpc();
         match self.admit(environment, &head) {
-            Ok(Admission::Pass) => return Flow::Continue,
+            Ok(Admission::Pass) => self.state = State::Passing,
             Ok(Admission::Preflight) => {
                 let headers = std::mem::take(&mut self.shared);
                 self.answer(environment, &Reply { status: 204, headers, body: Vec::new(), reason: Reason::Preflight });
@@ -95,14 +100,13 @@ impl Exchange {
                 self.refuse(environment, &refusal);
             }
         }
-        Flow::Pause
+        self.flow()
     }
 
     /// Looks at the body as far as it has come: `total` bytes.
     pub fn on_body<E: Environment>(&mut self, environment: &E, total: usize, end_of_stream: bool) -> Flow {
         let most = self.worker.config.max_body_bytes;
         match &mut self.state {
-            State::Open => return Flow::Continue,
             State::Body { .. } if total > most => self.refuse(environment, &Refusal::BodyTooLarge { most }),
             State::Body { size, .. } => {
                 *size = total;
@@ -110,28 +114,40 @@ impl Exchange {
                     self.register(environment);
                 }
             }
-            State::Calling(_) | State::Answered => {}
+            State::Deciding | State::Passing | State::Calling(_) | State::Answered { .. } => {}
         }
-        Flow::Pause
+        self.flow()
     }
 
     /// Trailers end the body without a last piece that says so.
     pub fn on_trailers<E: Environment>(&mut self, environment: &E) -> Flow {
-        match self.state {
-            State::Open => return Flow::Continue,
-            State::Body { .. } => self.register(environment),
-            State::Calling(_) | State::Answered => {}
-        }
-        Flow::Pause
+        self.register(environment);
+        self.flow()
     }
 
     /// Takes the store's answer.
     pub fn on_answer<E: Environment>(&mut self, environment: &E, answer: CallAnswer) {
-        let State::Calling(registering) = std::mem::replace(&mut self.state, State::Open) else { return };
-        match self.registered(&registering, answer) {
-            Ok(reply) => self.answer(environment, &reply),
-            Err(refusal) => self.refuse(environment, &refusal),
+        match std::mem::replace(&mut self.state, State::Deciding) {
+            State::Calling(registering) => match self.registered(&registering, answer) {
+                Ok(reply) => self.answer(environment, &reply),
+                Err(refusal) => self.refuse(environment, &refusal),
+            },
+            other => self.state = other,
         }
+    }
+
+    /// Looks at the head of the response. The proxy writes an answer of ours to a request that says it is gRPC as a 200
+    /// with the body in `grpc-message`; whoever watches the status should see a refusal all the same.
+    pub fn on_response_headers<E: Environment>(&self, environment: &E) {
+        if let State::Answered { status } = self.state
+            && self.is_grpc
+        {
+            environment.set_response_status(status);
+        }
+    }
+
+    fn flow(&self) -> Flow {
+        if matches!(self.state, State::Passing) { Flow::Continue } else { Flow::Pause }
     }
 
     fn admit<E: Environment>(&mut self, environment: &E, head: &Head) -> Result<Admission, Refusal> {
@@ -155,7 +171,10 @@ impl Exchange {
                 environment.set_request_header(TENANT_HEADER, tenant.tenant.name.as_str());
                 Ok(Admission::Pass)
             }
-            Endpoint::BelowRegistration => Err(Refusal::Method),
+            Endpoint::BelowRegistration => {
+                self.allow_origin(&tenant.tenant, head);
+                Err(Refusal::Method)
+            }
             Endpoint::Registration => {
                 let is_allowed_origin = self.allow_origin(&tenant.tenant, head);
                 match head.method() {
@@ -210,9 +229,10 @@ impl Exchange {
         self.shared.push(("x-ratelimit-limit", limit.burst.to_string()));
         self.shared.push(("x-ratelimit-remaining", verdict.remaining.to_string()));
         self.shared.push(("x-ratelimit-reset", reset.to_string()));
-        match verdict.admitted {
-            Some(_) => Ok(()),
-            None => Err(Refusal::RateLimited { next_token_in: verdict.next_token_in, contended }),
+        if verdict.admitted {
+            Ok(())
+        } else {
+            Err(Refusal::RateLimited { next_token_in: verdict.next_token_in, contended })
         }
     }
 
@@ -231,10 +251,12 @@ impl Exchange {
 
     /// The body is whole: checks it and asks the store to register the client.
     fn register<E: Environment>(&mut self, environment: &E) {
-        let State::Body { tenant, size } = std::mem::replace(&mut self.state, State::Open) else { return };
-        match self.send(environment, &tenant.tenant, size) {
-            Ok(registering) => self.state = State::Calling(registering),
-            Err(refusal) => self.refuse(environment, &refusal),
+        match std::mem::replace(&mut self.state, State::Deciding) {
+            State::Body { tenant, size } => match self.send(environment, &tenant.tenant, size) {
+                Ok(registering) => self.state = State::Calling(registering),
+                Err(refusal) => self.refuse(environment, &refusal),
+            },
+            other => self.state = other,
         }
     }
 
@@ -278,9 +300,17 @@ impl Exchange {
     }
 
     fn refuse<E: Environment>(&mut self, environment: &E, refusal: &Refusal) {
-        if let Refusal::Callout(failure) = refusal {
-            let (reason, advice, id) = (failure.reason().as_str(), failure.advice(), &self.decision_id);
-            environment.log(Level::Warn, &format!("registration {id} failed: {reason}: {advice}"));
+        let id = &self.decision_id;
+        match refusal {
+            Refusal::Callout(failure) => {
+                let (reason, advice) = (failure.reason().as_str(), failure.advice());
+                environment.log(Level::Warn, &format!("registration {id} failed: {reason}: {advice}"));
+            }
+            // The edge had accepted it: the two ends differ in their release or, for a moment, in the settings.
+            Refusal::Store(StoreRefusal { error, .. }) => {
+                environment.log(Level::Info, &format!("registration {id} was refused by the store: {error}"));
+            }
+            _ => {}
         }
         let reply = refusal.reply(&self.decision_id, &self.shared);
         self.answer(environment, &reply);
@@ -288,10 +318,10 @@ impl Exchange {
 
     /// The one latch: an answer is given once, and the state says so.
     fn answer<E: Environment>(&mut self, environment: &E, reply: &Reply) {
-        if matches!(self.state, State::Answered) {
+        if matches!(self.state, State::Answered { .. }) {
             return;
         }
-        self.state = State::Answered;
+        self.state = State::Answered { status: reply.status };
         environment.reply(reply);
     }
 }
@@ -335,7 +365,7 @@ mod tests {
             let tenant = json!({"name": "default", "domains": ["a.test"], "settings": settings});
             let json = serde_json::to_vec(&tenant).unwrap();
             let stamp = Stamp { epoch: 1, version: 1 };
-            board::publish(&fake, &worker.keys, 1, stamp, &serde_json::from_slice(&json).unwrap(), &json);
+            board::publish(&fake, &worker.keys, 1, stamp, &["a.test".parse().unwrap()], Some(&json));
             board::set_loaded(&fake, &worker.keys);
             Self { fake, worker }
         }
@@ -417,6 +447,7 @@ mod tests {
         exchange.on_body(&bench.fake, 99_999, true);
         exchange.on_trailers(&bench.fake);
         exchange.on_answer(&bench.fake, None);
+        assert_eq!(exchange.on_body(&bench.fake, 10, true), Flow::Pause);
         assert_eq!(bench.replies(), 1);
     }
 
@@ -512,8 +543,9 @@ mod tests {
             assert_eq!(bench.bare("POST", path, &[]), Flow::Pause);
             assert_eq!((bench.last().0, &bench.last().1["error"]), (404, &json!("not_found")), "{path}");
         }
-        bench.bare("POST", "/oidc/register/tpc_1", &[]);
-        assert_eq!(bench.last().0, 405);
+        let bench = Bench::new(json!({"dcr_edge": {"cors_origins": ["https://app.test"]}}));
+        bench.bare("POST", "/oidc/register/tpc_1", &[("origin", "https://app.test")]);
+        assert_eq!((bench.last().0, header(&bench.last().2, "vary")), (405, Some("origin")));
         assert_eq!(header(&bench.last().2, "allow"), Some("POST, OPTIONS"));
     }
 

@@ -28,13 +28,14 @@ pub struct Fake {
     pub calls: Mutex<Vec<Call>>,
     pub refuse_calls: Mutex<Option<DispatchError>>,
     pub replies: Mutex<Vec<Reply>>,
+    pub response_status: Mutex<Option<u16>>,
     pub counted: Mutex<Vec<Reason>>,
     pub lines: Mutex<Vec<String>>,
 }
 
 impl Fake {
-    pub fn lose_every_cas(&self) {
-        self.lose_every_cas.store(true, Ordering::Relaxed);
+    pub fn lose_every_cas(&self, lose: bool) {
+        self.lose_every_cas.store(lose, Ordering::Relaxed);
     }
 }
 
@@ -89,6 +90,10 @@ impl Environment for Fake {
         let mut headers = self.headers.lock().unwrap();
         headers.retain(|(n, _)| n != name);
         headers.push((name.to_owned(), value.as_bytes().to_vec()));
+    }
+
+    fn set_response_status(&self, status: u16) {
+        *self.response_status.lock().unwrap() = Some(status);
     }
 
     fn request_body(&self, size: usize) -> Vec<u8> {

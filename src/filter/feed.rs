@@ -10,13 +10,13 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::board::{self, Stamp};
+use super::board::{self, Published, Stamp};
 use super::callout::{self, Answer, Failure};
 use super::environment::{CallAnswer, Environment, Level};
 use super::reason::Reason;
 use super::worker::Worker;
 use crate::edge_api::{CHANGES_PATH, Changes, TenantChange};
-use crate::tenant::Tenant;
+use crate::tenant::{Domain, Tenant};
 
 /// What a claim lasts beyond the call's own time-out, in nanoseconds.
 const CLAIM_MARGIN: u64 = 1_000_000_000;
@@ -37,6 +37,12 @@ struct Cursor {
     telling: bool,
     /// No slot as high as this has ever been told.
     slots: u32,
+}
+
+/// The hosts of a tenant that cannot be read as a whole.
+#[derive(Deserialize)]
+struct Hosts {
+    domains: Vec<Domain>,
 }
 
 /// One worker's part in the polling.
@@ -144,9 +150,6 @@ impl Feed {
         if page.instance.is_empty() || !page.instance.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(Failure::StoreError);
         }
-        if page.tenants.iter().any(|change| change.slot >= MAX_SLOTS) {
-            return Err(Failure::StoreError);
-        }
         let (mut cursor, cas) = self.cursor(environment);
         if page.full {
             cursor.epoch = cursor.epoch.saturating_add(1);
@@ -154,8 +157,15 @@ impl Feed {
             cursor.telling = true;
         }
         for change in &page.tenants {
+            if change.slot >= MAX_SLOTS {
+                self.unreadable(environment, change, &format!("slots end at {MAX_SLOTS}"));
+                continue;
+            }
             cursor.slots = cursor.slots.max(change.slot.saturating_add(1));
-            self.change(environment, cursor.epoch, change);
+            if self.change(environment, &cursor, change) == Published::Lost {
+                // Two publish at once. The cursor stays, so that all of it is told again.
+                return Ok(false);
+            }
         }
         cursor.after = page.head;
         if !page.more {
@@ -170,25 +180,33 @@ impl Feed {
         Ok(environment.set_shared(&self.cursor_key, &value, cas).is_ok() && page.more)
     }
 
-    fn change<E: Environment>(&self, environment: &E, epoch: u32, change: &TenantChange) {
-        let (keys, stamp) = (&self.worker.keys, Stamp { epoch, version: change.version });
-        let Some(json) = &change.tenant else {
-            board::withdraw(environment, keys, change.slot, stamp);
-            return;
+    fn change<E: Environment>(&self, environment: &E, cursor: &Cursor, change: &TenantChange) -> Published {
+        let (keys, slot) = (&self.worker.keys, change.slot);
+        let stamp = Stamp { epoch: cursor.epoch, version: change.version };
+        let json = change.tenant.as_ref().map(|json| json.get().as_bytes());
+        let domains = match json.map(serde_json::from_slice::<Tenant>) {
+            None => Vec::new(),
+            Some(Ok(tenant)) => tenant.domains,
+            Some(Err(error)) => {
+                self.unreadable(environment, change, &error.to_string());
+                // While everything is told, what is in the slot may be another tenant's.
+                if !cursor.telling && board::is_in_force(environment, keys, slot) {
+                    return Published::Outdated;
+                }
+                // Nothing else is in force: its hosts are known, and refused as long as it cannot be read.
+                json.and_then(|json| serde_json::from_slice(json).ok())
+                    .map(|Hosts { domains }| domains)
+                    .unwrap_or_default()
+            }
         };
-        match serde_json::from_slice::<Tenant>(json.get().as_bytes()) {
-            Ok(tenant) => {
-                board::publish(environment, keys, change.slot, stamp, &tenant, json.get().as_bytes());
-            }
-            Err(error) => {
-                environment.count(Reason::SettingsUnreadable);
-                let (slot, version) = (change.slot, change.version);
-                environment.log(
-                    Level::Error,
-                    &format!("tenant in slot {slot}: change {version} cannot be read, its last settings stay in force: {error}"),
-                );
-            }
-        }
+        board::publish(environment, keys, slot, stamp, &domains, json)
+    }
+
+    fn unreadable<E: Environment>(&self, environment: &E, change: &TenantChange, error: &str) {
+        environment.count(Reason::SettingsUnreadable);
+        let (slot, version) = (change.slot, change.version);
+        let line = format!("tenant in slot {slot}: change {version} cannot be read and is not in force: {error}");
+        environment.log(Level::Error, &line);
     }
 
     fn note<E: Environment>(&self, environment: &E, failure: Option<Failure>) {
@@ -327,6 +345,21 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_that_was_never_readable_is_refused_and_not_unknown() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        feed.tick(&fake);
+        let unreadable = json!({"slot": 1, "version": 1, "tenant": {"name": "t", "domains": ["a.test"], "newer": 1}});
+        let beyond = tenant(MAX_SLOTS, 2, "c.test");
+        feed.answered(&fake, page("ab", true, 3, false, json!([unreadable, beyond, tenant(2, 3, "b.test")])));
+        let look_up = |host: &str| feed.worker.copies.look_up(&fake, &feed.worker.keys, host);
+        assert!(matches!(look_up("a.test"), Lookup::Unreadable));
+        assert!(matches!(look_up("b.test"), Lookup::Tenant(_)));
+        assert!(matches!(look_up("c.test"), Lookup::Unknown));
+        assert_eq!(fake.lines.lock().unwrap().len(), 2);
+    }
+
+    #[test]
     fn an_answer_that_comes_after_its_claim_was_lost_is_dropped() {
         let fake = Fake::default();
         let (slow, quick) = (feed(&fake), feed(&fake));
@@ -345,7 +378,6 @@ mod tests {
         for answer in [
             page("", true, 1, false, json!([])),
             page("x y", true, 1, false, json!([])),
-            page("ab", true, 1, false, json!([tenant(MAX_SLOTS, 1, "a.test")])),
             page("ab", true, 1, false, json!({})),
         ] {
             fake.now.fetch_add(1_000_000_000, Ordering::Relaxed);

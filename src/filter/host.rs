@@ -137,6 +137,13 @@ impl HttpContext for Stream {
         action(self.exchange.as_mut().map(|exchange| exchange.on_body(&Proxy, total, end_of_stream)))
     }
 
+    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        if let Some(exchange) = &self.exchange {
+            exchange.on_response_headers(&Proxy);
+        }
+        Action::Continue
+    }
+
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         action(self.exchange.as_mut().map(|exchange| exchange.on_trailers(&Proxy)))
     }
@@ -215,6 +222,11 @@ impl Environment for Proxy {
 
     fn set_request_header(&self, name: &str, value: &str) {
         let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value.as_bytes()));
+    }
+
+    fn set_response_status(&self, status: u16) {
+        let status = status.to_string();
+        let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, ":status", Some(status.as_bytes()));
     }
 
     fn request_body(&self, size: usize) -> Vec<u8> {

@@ -34,14 +34,15 @@ pub fn take<E: Environment>(environment: &E, key: &str, limit: RateLimit) -> Out
             return Outcome::Unavailable;
         };
         let verdict = rate_limit::judge(tat, environment.monotonic_nanos(), limit);
-        let Some(next) = verdict.admitted else { return Outcome::Judged { verdict, contended: false } };
-        if environment.set_shared(key, &next.to_le_bytes(), Some(bucket.cas)).is_ok() {
+        let stored = verdict.state.map(|state| environment.set_shared(key, &state.to_le_bytes(), Some(bucket.cas)));
+        // A denial stands whether it was stored or not; an admission counts only if it was.
+        if !verdict.admitted || matches!(stored, Some(Ok(()))) {
             return Outcome::Judged { verdict, contended: false };
         }
         last = Some(verdict);
     }
     last.map_or(Outcome::Unavailable, |verdict| Outcome::Judged {
-        verdict: Verdict { admitted: None, remaining: 0, next_token_in: verdict.next_token_in },
+        verdict: Verdict { admitted: false, remaining: 0, ..verdict },
         contended: true,
     })
 }
@@ -55,7 +56,7 @@ mod tests {
     const LIMIT: RateLimit = RateLimit { burst: NonZeroU32::new(5).unwrap(), per_second: NonZeroU32::new(5).unwrap() };
 
     fn admitted(outcome: Outcome) -> bool {
-        matches!(outcome, Outcome::Judged { verdict: Verdict { admitted: Some(_), .. }, .. })
+        matches!(outcome, Outcome::Judged { verdict: Verdict { admitted: true, .. }, .. })
     }
 
     #[test]
@@ -83,8 +84,8 @@ mod tests {
     fn endless_contention_denies() {
         let fake = Fake::default();
         fake.set_shared("b", &FULL, None).unwrap();
-        fake.lose_every_cas();
+        fake.lose_every_cas(true);
         let Outcome::Judged { verdict, contended } = take(&fake, "b", LIMIT) else { panic!() };
-        assert!(contended && verdict.admitted.is_none());
+        assert!(contended && !verdict.admitted);
     }
 }

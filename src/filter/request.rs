@@ -43,6 +43,13 @@ impl Head {
         std::str::from_utf8(only).ok().and_then(|text| MediaType::parse(text).ok()).is_some_and(is_json)
     }
 
+    /// Whether the proxy takes the request for gRPC.
+    pub fn is_grpc(&self) -> bool {
+        let is_grpc =
+            |value: &[u8]| value.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"));
+        self.all("content-type").any(is_grpc)
+    }
+
     /// Whether the body is as it is, without a `content-encoding`.
     pub fn is_identity(&self) -> bool {
         self.all("content-encoding").all(|value| value.is_empty() || value.eq_ignore_ascii_case(b"identity"))

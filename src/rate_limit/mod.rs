@@ -12,8 +12,11 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// What the bucket says to one request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Verdict {
-    /// The state to store if the request is admitted; `None` if it is not, and then nothing is to be stored.
-    pub admitted: Option<u64>,
+    /// Whether the request passes.
+    pub admitted: bool,
+    /// The state to store; `None` if it is as it was. An admission counts only once it is stored. A denial has one only
+    /// if the state comes from under a more generous limit: the bucket is empty then, and not emptier than that.
+    pub state: Option<u64>,
     /// Whole tokens that are left afterwards.
     pub remaining: u32,
     /// Nanoseconds from `now` until the next token arrives; 0 if the bucket is full.
@@ -26,6 +29,7 @@ pub fn judge(tat: u64, now: u64, limit: RateLimit) -> Verdict {
     let interval = NANOS_PER_SECOND.div_ceil(u64::from(limit.per_second.get())).max(1);
     let capacity = interval.saturating_mul(u64::from(limit.burst.get()));
     // What is missing to a full bucket. A state from under a more generous limit counts as an empty bucket.
+    let overdrawn = tat.saturating_sub(now) > capacity;
     let missing = tat.saturating_sub(now).min(capacity);
     let after = missing.saturating_add(interval);
     let admitted = after <= capacity;
@@ -34,7 +38,8 @@ pub fn judge(tat: u64, now: u64, limit: RateLimit) -> Verdict {
     let whole = available.checked_div(interval).unwrap_or(0);
     let fraction = available.checked_rem(interval).unwrap_or(0);
     Verdict {
-        admitted: admitted.then(|| now.saturating_add(missing)),
+        admitted,
+        state: (admitted || overdrawn).then(|| now.saturating_add(missing)),
         remaining: u32::try_from(whole).unwrap_or(u32::MAX),
         next_token_in: if missing == 0 { 0 } else { interval.saturating_sub(fraction) },
     }
@@ -56,19 +61,22 @@ mod tests {
         for remaining in (0..5).rev() {
             let verdict = judge(tat, now, limit(5, 5));
             assert_eq!(verdict.remaining, remaining);
-            tat = verdict.admitted.unwrap();
+            assert!(verdict.admitted);
+            tat = verdict.state.unwrap();
         }
         let denied = judge(tat, now, limit(5, 5));
-        assert_eq!(denied, Verdict { admitted: None, remaining: 0, next_token_in: 200_000_000 });
-        assert!(judge(tat, now + 199_999_999, limit(5, 5)).admitted.is_none());
-        assert!(judge(tat, now + 200_000_000, limit(5, 5)).admitted.is_some());
+        assert_eq!(denied, Verdict { admitted: false, state: None, remaining: 0, next_token_in: 200_000_000 });
+        assert!(!judge(tat, now + 199_999_999, limit(5, 5)).admitted);
+        assert!(judge(tat, now + 200_000_000, limit(5, 5)).admitted);
     }
 
     #[test]
-    fn a_lower_limit_takes_effect_at_once_and_never_locks_out_for_long() {
+    fn a_lower_limit_takes_effect_at_once_and_locks_nobody_out_longer_than_it_says() {
         let now = NANOS_PER_SECOND;
-        let denied = judge(now + 3_600 * NANOS_PER_SECOND, now, limit(1, 1));
-        assert_eq!(denied, Verdict { admitted: None, remaining: 0, next_token_in: NANOS_PER_SECOND });
+        let spent = judge(now + 3_599 * NANOS_PER_SECOND, now, limit(3_600, 1)).state.unwrap();
+        let denied = judge(spent, now, limit(5, 5));
+        assert_eq!((denied.admitted, denied.remaining, denied.next_token_in), (false, 0, 200_000_000));
+        assert!(judge(denied.state.unwrap(), now + denied.next_token_in, limit(5, 5)).admitted);
     }
 
     proptest! {
@@ -80,8 +88,9 @@ mod tests {
             let (mut tat, mut now, mut admitted) = (0, 7 * NANOS_PER_SECOND, Vec::new());
             for gap in gaps {
                 now += gap;
-                if let Some(next) = judge(tat, now, limit(burst, per_second)).admitted {
-                    tat = next;
+                let verdict = judge(tat, now, limit(burst, per_second));
+                tat = verdict.state.unwrap_or(tat);
+                if verdict.admitted {
                     admitted.push(now);
                 }
             }

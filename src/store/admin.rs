@@ -184,7 +184,7 @@ pub async fn mint(database: &dyn Database, keys: &Keys, request: TokenRequest, n
             let stored = database.tenant(&name).await?.ok_or(Error::UnknownTenant(name))?;
             let canonical = stored.tenant.domains.first();
             let Some(domain) = canonical else { return invalid("the tenant has no domain") };
-            Claims::management(domain, scope, now, request.ttl)
+            Claims::management(stored.slot, domain, scope, now, request.ttl)
         }
     };
     Ok(format!("{}\n", keys.mint(&claims)?))

@@ -42,6 +42,10 @@ pub struct Claims {
     pub aud: String,
     /// What it opens.
     pub kind: Kind,
+    /// The slot of the tenant whose Management API it opens. A slot is never used again, so a token does not follow
+    /// a domain to another tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
     /// What it allows, separated by spaces.
     pub scope: String,
     /// When it was issued, in UNIX seconds.
@@ -53,16 +57,17 @@ pub struct Claims {
 impl Claims {
     /// A token for the edge's interface, valid from `now` for `ttl` seconds.
     pub fn edge(now: u64, ttl: u64) -> Self {
-        Self::new(Kind::Edge, EDGE_AUDIENCE.to_owned(), String::new(), now, ttl)
+        Self::new(Kind::Edge, EDGE_AUDIENCE.to_owned(), None, String::new(), now, ttl)
     }
 
-    /// A token for the Management API of the tenant that answers for `domain`, valid from `now` for `ttl` seconds.
-    pub fn management(domain: &Domain, scope: String, now: u64, ttl: u64) -> Self {
-        Self::new(Kind::Management, format!("https://{domain}/api/v2/"), scope, now, ttl)
+    /// A token for the Management API of the tenant in `slot`, which answers for `domain`, valid from `now` for `ttl`
+    /// seconds.
+    pub fn management(slot: u32, domain: &Domain, scope: String, now: u64, ttl: u64) -> Self {
+        Self::new(Kind::Management, format!("https://{domain}/api/v2/"), Some(slot), scope, now, ttl)
     }
 
-    fn new(kind: Kind, aud: String, scope: String, now: u64, ttl: u64) -> Self {
-        Self { iss: ISSUER.to_owned(), aud, kind, scope, iat: now, exp: now.saturating_add(ttl) }
+    fn new(kind: Kind, aud: String, slot: Option<u32>, scope: String, now: u64, ttl: u64) -> Self {
+        Self { iss: ISSUER.to_owned(), aud, kind, slot, scope, iat: now, exp: now.saturating_add(ttl) }
     }
 
     /// Whether the token allows `scope`.

@@ -1,4 +1,5 @@
-//! A load generator: so many connections, each of which sends its next request when it has its answer.
+//! A load generator: so many connections, each of which sends its next request when it has its answer, or later to
+//! keep a pace.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,12 +19,20 @@ pub struct Run {
     pub elapsed: Duration,
 }
 
-/// Keeps `connections` to `address` busy for `time`. `request` makes the bytes of the nth request; every answer has to
-/// be a 201.
+impl Run {
+    /// Requests in a second.
+    pub fn rate(&self) -> f64 {
+        self.micros.len() as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// Keeps `connections` to `address` busy for `time`, with at most `pace` requests in a second. `request` makes the bytes
+/// of the nth request; every answer has to be a 201.
 pub fn run(
     address: SocketAddr,
     connections: usize,
     time: Duration,
+    pace: Option<f64>,
     request: impl Fn(usize) -> Vec<u8> + 'static,
 ) -> Run {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -41,7 +50,12 @@ pub fn run(
                     let mut micros = Vec::new();
                     let mut received = Vec::new();
                     while start.elapsed() < time && next.get() < MOST_REQUESTS {
-                        let bytes = request(next.replace(next.get() + 1));
+                        let number = next.replace(next.get() + 1);
+                        if let Some(pace) = pace {
+                            let due = start + Duration::from_secs_f64(number as f64 / pace);
+                            tokio::time::sleep_until(due.into()).await;
+                        }
+                        let bytes = request(number);
                         let sent = Instant::now();
                         connection.write_all(&bytes).await.unwrap();
                         receive_201(&mut connection, &mut received).await;

@@ -14,7 +14,7 @@ fn keys() -> Keys {
 }
 
 fn management() -> Claims {
-    Claims::management(&"a.example".parse().unwrap(), "read:tenant_settings".to_owned(), NOW, 60)
+    Claims::management(1, &"a.example".parse().unwrap(), "read:tenant_settings".to_owned(), NOW, 60)
 }
 
 /// A token with any claims, signed with the key of `keys`.
@@ -95,7 +95,8 @@ fn the_store_refuses_whoever_has_no_token_for_what_he_asks() {
     let folder = Folder::with_default_tenant();
     let store = folder.serve();
     let mint = |claims: Claims| folder.keys().mint(&claims).unwrap();
-    let of = |host: &str, now| Claims::management(&host.parse().unwrap(), "update:tenant_settings".to_owned(), now, 60);
+    let of =
+        |host: &str, now| Claims::management(1, &host.parse().unwrap(), "update:tenant_settings".to_owned(), now, 60);
     let now = unix_now();
     let tokens = [
         mint(of("default.example", now - 61)),
@@ -145,4 +146,17 @@ fn the_command_line_prints_a_token_alone() {
         let error = folder.fail(&[&["token"], arguments.as_slice()].concat());
         assert!(error.contains(text), "{error}");
     }
+}
+
+#[test]
+fn a_token_does_not_follow_a_domain_to_another_tenant() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    assert_eq!(owner.get("/api/v2/tenants/settings").status, 200);
+    folder.succeed(&["tenant", "delete", "default"]);
+    assert_eq!(owner.get("/api/v2/tenants/settings").status, 401);
+    folder.create_enabled_tenant("default", json!({}));
+    assert_eq!(owner.get("/api/v2/tenants/settings").status, 401);
+    assert_eq!(store.owner("default").get("/api/v2/tenants/settings").status, 200);
 }

@@ -116,7 +116,7 @@ impl Folder {
 
     /// Starts the store with this command.
     pub fn serve_as(&self, command: Command) -> Store {
-        Store { process: Process::start(command), keys: Arc::new(self.keys()) }
+        Store { process: Process::start(command), keys: Arc::new(self.keys()), url: self.url() }
     }
 }
 
@@ -165,6 +165,7 @@ pub struct Store {
     /// Its process.
     pub process: Process,
     keys: Arc<Keys>,
+    url: String,
 }
 
 /// An HTTP answer.
@@ -270,12 +271,12 @@ impl Store {
         self.anyone().with_token(self.keys.mint(&claims).unwrap())
     }
 
-    /// A client with a Management API token of the tenant at `NAME.example`, with every scope.
+    /// A client with a Management API token of the tenant `name`, with every scope, from the command line.
     pub fn owner(&self, name: &str) -> Caller {
-        let domain = format!("{name}.example").parse().unwrap();
-        let scope = dcr_edge::store::token::MANAGEMENT_SCOPES.join(" ");
-        let claims = Claims::management(&domain, scope, dcr_edge::store::unix_now(), 600);
-        self.anyone().with_token(self.keys.mint(&claims).unwrap())
+        let mut command = Command::new(BINARY);
+        let output = command.args(["token", "--tenant", name, "--database-url", &self.url]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        self.anyone().with_token(String::from_utf8(output.stdout).unwrap().trim())
     }
 
     /// The value of a metric, 0 if it is not shown.

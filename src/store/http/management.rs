@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::App;
 use super::error::ManagementError;
 use crate::edge_api::TENANT_HEADER;
-use crate::store::db::{self, update_tenant};
+use crate::store::db::{self, StoredTenant, update_tenant};
 use crate::store::token::{Claims, Kind};
 use crate::store::unix_now;
 use crate::tenant::{Settings, Tenant};
@@ -50,7 +50,10 @@ impl FromRequestParts<App> for Access {
             app.keys.check(token, Kind::Management, unix_now()).map_err(|error| unauthorized(&error.to_string()))?;
         let other = || unauthorized("the token's audience is not this tenant's Management API");
         let domain = claims.management_domain().ok_or_else(other)?;
-        let tenant = app.database.tenant_of_host(&domain).await?.ok_or_else(other)?.tenant;
+        let StoredTenant { slot, tenant, .. } = app.database.tenant_of_host(&domain).await?.ok_or_else(other)?;
+        if claims.slot != Some(slot) {
+            return Err(other());
+        }
         // The edge names the tenant of the host that the request came to.
         let named = parts.headers.get_all(TENANT_HEADER).iter().all(|name| name == tenant.name.as_str());
         if named { Ok(Self { tenant, claims }) } else { Err(other()) }
