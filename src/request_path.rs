@@ -116,11 +116,7 @@ fn tidy(path: &[u8]) -> Cow<'_, [u8]> {
     if is_tidy(without_slash) {
         return Cow::Borrowed(without_slash);
     }
-    let folded: Vec<u8> = path
-        .iter()
-        .filter(|byte| !matches!(byte, 0..=b' ' | 0x7f))
-        .map(|byte| if *byte == b'\\' { b'/' } else { byte.to_ascii_lowercase() })
-        .collect();
+    let folded = fold(path);
     let mut segments = Vec::new();
     for segment in folded.split(|byte| *byte == b'/') {
         match segment.split(|byte| *byte == b';').next().unwrap_or_default() {
@@ -135,6 +131,25 @@ fn tidy(path: &[u8]) -> Cow<'_, [u8]> {
         tidied.extend_from_slice(name);
     }
     Cow::Owned(tidied)
+}
+
+/// `path` without case, blanks and control bytes, with `\` as `/`. Two characters beyond ASCII fold to ASCII letters for
+/// whoever compares by Unicode's rules (CaseFolding.txt): U+017F to `s` and U+212A to `k`. Bytes that are no text stay.
+fn fold(path: &[u8]) -> Vec<u8> {
+    let mut folded = Vec::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\\' => folded.push(b'/'),
+                '\u{17f}' => folded.push(b's'),
+                '\u{212a}' => folded.push(b'k'),
+                _ if character.is_whitespace() || character.is_control() => {}
+                _ => folded.extend_from_slice(character.to_ascii_lowercase().encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        folded.extend_from_slice(chunk.invalid());
+    }
+    folded
 }
 
 /// Whether `path` is tidy, judged by the few bytes that most paths are made of.
@@ -229,6 +244,10 @@ mod tests {
             "/oidc/%252572egister",
             "/%252e%252e/oidc/register",
             "/OIDC/register",
+            "/oidc/regi%C5%BFter",
+            "/oauth/to%E2%84%AAen",
+            "/oidc/register%c2%a0",
+            "/oidc/register%E3%80%80",
             "/oidc/Register/",
             "/oidc/register;x=1",
             "/oidc;x/register",

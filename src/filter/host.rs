@@ -85,9 +85,9 @@ impl RootContext for Root {
     fn on_configure(&mut self, _: usize) -> bool {
         match self.configure() {
             Ok((worker, feed)) => {
-                // Half the interval: a worker that just missed the time is not late by a whole one.
+                // A look at one shared key. It bounds how long Envoy is up without settings, and how late a look is.
                 let half = worker.config.store.poll_interval.checked_div(2).unwrap_or_default();
-                let tick = half.clamp(Duration::from_millis(10), Duration::from_millis(250));
+                let tick = half.clamp(Duration::from_millis(10), Duration::from_millis(50));
                 let _ = hostcalls::set_tick_period(tick);
                 self.configured = Some((worker, feed));
                 true

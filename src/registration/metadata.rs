@@ -217,12 +217,15 @@ fn application_type(members: &mut Members, targets: &[Target]) -> Result<Applica
 
 fn contacts(members: &mut Members) -> Result<Vec<String>, Rejection> {
     const MEMBER: &str = "contacts";
-    let contacts = members.list(MEMBER)?;
+    let sent = members.list(MEMBER)?;
+    let mut contacts = Vec::new();
+    // Forms that were left empty send empty strings, which count as not sent.
+    for (index, contact) in sent.into_iter().enumerate().filter(|(_, contact)| !contact.is_empty()) {
+        check_text(&contact).map_err(|rule| Rejection::at(MEMBER, Some(index), rule))?;
+        contacts.push(contact);
+    }
     if contacts.len() > MAX_CONTACTS {
         return Err(Rejection::at(MEMBER, None, "must be at most 10"));
-    }
-    for (index, contact) in contacts.iter().enumerate() {
-        check_text(contact).map_err(|rule| Rejection::at(MEMBER, Some(index), rule))?;
     }
     Ok(contacts)
 }
@@ -289,9 +292,20 @@ fn check_text(text: &str) -> Result<&str, &'static str> {
         Err("must be 1 to 255 characters")
     } else if text.contains(misleads) {
         Err("control, line-break and text-direction characters are not allowed")
+    } else if text.chars().all(is_invisible) {
+        Err("must have a character that can be seen")
     } else {
         Ok(text)
     }
+}
+
+/// Whether a character shows nothing by itself: blanks and Unicode's default ignorable code points. Within a text some of
+/// them are needed, by emoji and by scripts that join letters.
+fn is_invisible(c: char) -> bool {
+    c.is_whitespace()
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// RFC 6749 §3.3: tokens with one space between them.
@@ -402,6 +416,12 @@ mod tests {
     }
 
     #[test]
+    fn empty_contacts_count_as_not_sent() {
+        assert_eq!(registered(json!({"contacts": ["", "a", ""]})).unwrap()["contacts"], json!(["a"]));
+        assert_eq!(registered(json!({"contacts": [""]})), registered(json!({})));
+    }
+
+    #[test]
     fn what_is_unknown_or_not_supported_is_ignored() {
         let ignored = json!({
             "jwks": {"keys": []}, "jwks_uri": "javascript:1", "sector_identifier_uri": 1, "request_uris": ["x"],
@@ -424,6 +444,10 @@ mod tests {
             (json!({"client_name": {"a": 1}}), "client_name: must be a string".to_owned()),
             (json!({"client_name": " \t "}), format!("client_name: {text_rule}")),
             (json!({"client_name": long}), format!("client_name: {text_rule}")),
+            (
+                json!({"client_name": "\u{200b}\u{3164}"}),
+                "client_name: must have a character that can be seen".to_owned(),
+            ),
             (json!({"client_name": "a\u{0}b"}), format!("client_name: {misleading}")),
             (json!({"client_name": "a\nb"}), format!("client_name: {misleading}")),
             (json!({"client_name": "a\u{85}b"}), format!("client_name: {misleading}")),
@@ -497,8 +521,7 @@ mod tests {
             (json!({"contacts": "ops@a.example"}), "contacts: must be an array of strings".to_owned()),
             (json!({"contacts": vec!["a"; 11]}), "contacts: must be at most 10".to_owned()),
             (json!({"contacts": ["a", 1]}), "contacts[1]: must be a string".to_owned()),
-            (json!({"contacts": ["a", ""]}), format!("contacts[1]: {text_rule}")),
-            (json!({"contacts": [long]}), format!("contacts[0]: {text_rule}")),
+            (json!({"contacts": ["", long]}), format!("contacts[1]: {text_rule}")),
             (json!({"contacts": ["a\r\nb"]}), format!("contacts[0]: {misleading}")),
             (json!({"scope": "a  b"}), scope_rule.to_owned()),
             (json!({"scope": " a"}), scope_rule.to_owned()),

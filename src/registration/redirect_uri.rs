@@ -40,7 +40,7 @@ pub(super) fn check(text: &str, rules: &DcrEdge) -> Result<Target, &'static str>
     }
     // The host counts too: an application may read `cursor://../x` as nothing but a path.
     let host = uri.authority().map_or("", |authority| authority.host());
-    if uri.path().as_str().split('/').chain([host]).any(is_dot_segment) {
+    if uri.path().as_str().split('/').chain([host]).any(has_dot_segment) {
         return Err("dot segments (. and .., also as %2e) are not allowed");
     }
     if let Some((target, host)) = web_target(&uri)? {
@@ -133,8 +133,10 @@ fn is_loopback(host: &str) -> bool {
         || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn is_dot_segment(segment: &str) -> bool {
-    segment.len() <= "%2e%2e".len() && matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+/// Whether a segment is a dot segment, or becomes one for a reader that decodes it first or drops `;` parameters.
+fn has_dot_segment(segment: &str) -> bool {
+    let decoded = segment.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
+    decoded.split('/').any(|name| matches!(name.split(';').next(), Some("." | "..")))
 }
 
 #[cfg(test)]
@@ -235,6 +237,9 @@ mod tests {
                 ("/%2e%2E/b", "dot segments (. and .., also as %2e) are not allowed"),
                 ("/.%2e/b", "dot segments (. and .., also as %2e) are not allowed"),
                 ("/%2e", "dot segments (. and .., also as %2e) are not allowed"),
+                ("/a/..%2fb", "dot segments (. and .., also as %2e) are not allowed"),
+                ("/a%5C%2e%2e%5Cb", "dot segments (. and .., also as %2e) are not allowed"),
+                ("/a/..;x/b", "dot segments (. and .., also as %2e) are not allowed"),
             ] {
                 assert_eq!(default_check(&format!("{base}{end}")), Err(rule), "{base}{end}");
             }

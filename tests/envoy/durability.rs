@@ -1,9 +1,9 @@
 //! A client that got a 201 exists, whatever crashes next.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use super::{open_gateway, register};
+use crate::support::process::eventually;
 
 #[test]
 fn every_201_is_there_after_the_store_was_killed() {
@@ -25,7 +25,8 @@ fn every_201_is_there_after_the_store_was_killed() {
                 ids
             };
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
-            std::thread::sleep(Duration::from_millis(400));
+            let count = gateway.decisions("registered") + 50;
+            eventually("many have registered", || (gateway.decisions("registered") > count).then_some(()));
             gateway.kill_store();
             stop.store(true, Ordering::Relaxed);
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()

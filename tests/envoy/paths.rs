@@ -38,6 +38,9 @@ fn no_spelling_of_the_endpoint_reaches_the_authorization_server() {
     for target in [
         "/OIDC/register",
         "/oidc/Register",
+        "/oidc/regi%C5%BFter",
+        "/oauth/to%E2%84%AAen",
+        "/oidc/register%c2%a0",
         "/oidc/register;x=1",
         "/oidc;x/register",
         "/oidc/register%20",
