@@ -2,7 +2,6 @@
 
 use super::environment::{CallAnswer, CallResponse, DispatchError};
 use super::reason::Reason;
-use super::reply::StoreRefusal;
 use crate::edge_api::{ErrorBody, PROTOCOL_HEADER, PROTOCOL_VERSION};
 
 /// Longest answer to a registration that is read, in bytes.
@@ -101,6 +100,17 @@ pub enum Answer {
     Success(Vec<u8>),
     /// It refused what the edge accepted.
     Refused(StoreRefusal),
+}
+
+/// A refusal of the store, to be passed on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoreRefusal {
+    /// 400 or 403.
+    pub status: u16,
+    /// The code.
+    pub error: String,
+    /// The sentence.
+    pub error_description: String,
 }
 
 /// Tells whose answer it is and what it means. `most` is the longest body that is read.

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use super::reason::Reason;
-use super::reply::Reply;
 
 /// A value in shared data, with the number that changes at each write.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -56,6 +55,19 @@ impl CallResponse {
     pub fn status(&self) -> u16 {
         self.header(":status").and_then(|v| std::str::from_utf8(v).ok()).and_then(|v| v.parse().ok()).unwrap_or(0)
     }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// Headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// Body; empty for none.
+    pub body: Vec<u8>,
+    /// For the access log and the metrics.
+    pub reason: Reason,
 }
 
 /// How loud a log line is.

@@ -6,12 +6,12 @@
 use std::rc::Rc;
 
 use super::board::{InForce, Lookup};
-use super::callout::{self, Answer, Failure};
+use super::callout::{self, Answer, Failure, StoreRefusal};
 use super::config::UnknownHosts;
-use super::environment::{CallAnswer, Environment, Level};
+use super::environment::{CallAnswer, Environment, Level, Reply};
 use super::limiter::{self, Outcome};
 use super::reason::Reason;
-use super::reply::{self, Refusal, Reply, StoreRefusal};
+use super::refusal::{self, Refusal};
 use super::request::Head;
 use super::worker::Worker;
 use crate::edge_api::{self, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, TENANT_HEADER};
@@ -211,7 +211,7 @@ impl Exchange {
     }
 
     fn allow_preflight(&mut self, is_allowed_origin: bool) {
-        self.shared.push(("allow", reply::ALLOW.to_owned()));
+        self.shared.push(("allow", refusal::ALLOW.to_owned()));
         if is_allowed_origin {
             let headers = "content-type, authorization, mcp-protocol-version";
             self.shared.push(("access-control-allow-methods", "POST".to_owned()));
@@ -293,7 +293,7 @@ impl Exchange {
         let client: RegisteredClient = callout::parse(&body).map_err(Refusal::Callout)?;
         let body = registration::response(&client, registering.secret.as_ref(), &registering.metadata)
             .map_err(|_| Refusal::Callout(Failure::StoreError))?;
-        let mut headers = reply::no_store_headers();
+        let mut headers = refusal::no_store_headers();
         headers.push(("pragma", "no-cache".to_owned()));
         headers.extend_from_slice(&self.shared);
         Ok(Reply { status: 201, headers, body, reason: Reason::Registered })

@@ -5,9 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::environment::{CasMismatch, DispatchError, Environment, Level, NoRandomness, Shared};
+use super::environment::{CasMismatch, DispatchError, Environment, Level, NoRandomness, Reply, Shared};
 use super::reason::Reason;
-use super::reply::Reply;
 
 /// A call that was sent.
 #[derive(Clone, Debug)]

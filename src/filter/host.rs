@@ -18,12 +18,11 @@ use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, Metr
 use super::callout;
 use super::config::Config;
 use super::environment::{
-    CallAnswer, CallResponse, CasMismatch, DispatchError, Environment, Level, NoRandomness, Shared,
+    CallAnswer, CallResponse, CasMismatch, DispatchError, Environment, Level, NoRandomness, Reply, Shared,
 };
 use super::exchange::{Exchange, Flow};
 use super::feed::Feed;
 use super::reason::Reason;
-use super::reply::Reply;
 use super::worker::Worker;
 
 /// The environment variable of the VM that holds the edge's token.

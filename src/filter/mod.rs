@@ -6,7 +6,7 @@
 //! | `host` | that trait over proxy-wasm, and the entry points; wasm only |
 //! | [`config`] | the plugin's configuration |
 //! | [`exchange`] | the way of one request |
-//! | [`request`], [`reply`], [`reason`] | a request's head; refusals and their answers; words for logs and metrics |
+//! | [`request`], [`refusal`], [`reason`] | a request's head; refusals and their answers; words for logs and metrics |
 //! | [`board`], [`feed`] | settings in shared data: looked up and published; how they come from the store |
 //! | [`limiter`] | a tenant's bucket in shared data |
 //! | [`callout`] | what the store's answers mean |
@@ -22,7 +22,7 @@ pub mod feed;
 mod host;
 pub mod limiter;
 pub mod reason;
-pub mod reply;
+pub mod refusal;
 pub mod request;
 pub mod worker;
 

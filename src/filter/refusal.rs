@@ -2,22 +2,10 @@
 
 use serde::Serialize;
 
-use super::callout::Failure;
+use super::callout::{Failure, StoreRefusal};
+use super::environment::Reply;
 use super::reason::Reason;
 use crate::registration::{ErrorCode, Rejection};
-
-/// A whole answer.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Reply {
-    /// Status code.
-    pub status: u16,
-    /// Headers.
-    pub headers: Vec<(&'static str, String)>,
-    /// Body; empty for none.
-    pub body: Vec<u8>,
-    /// For the access log and the metrics.
-    pub reason: Reason,
-}
 
 /// Why a request goes no further.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -60,17 +48,6 @@ pub enum Refusal {
     Store(StoreRefusal),
     /// The store could not be asked or did not answer as it should.
     Callout(Failure),
-}
-
-/// A refusal of the store, to be passed on.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct StoreRefusal {
-    /// 400 or 403.
-    pub status: u16,
-    /// The code.
-    pub error: String,
-    /// The sentence.
-    pub error_description: String,
 }
 
 #[derive(Serialize)]
