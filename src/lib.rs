@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`tenant`] | a tenant's settings as both ends see them |
 //! | [`registration`] | metadata in, checked registration or RFC 7591 error out; credentials; the response |
+//! | [`media_type`] | whether a `content-type` is JSON |
 //! | [`request_path`] | which endpoint a path leads to, and whether it hides that |
 //! | [`rate_limit`] | the token-bucket arithmetic |
 //! | [`filter`] | the edge: an Envoy filter over these rooms; only its `host` touches `proxy_wasm` |
@@ -17,6 +18,7 @@
 
 pub mod edge_api;
 pub mod filter;
+pub mod media_type;
 pub mod rate_limit;
 pub mod registration;
 pub mod request_path;

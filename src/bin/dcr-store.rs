@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcr_edge::store::admin::{self, DomainChange, RateLimitChange, TokenRequest};
-use dcr_edge::store::db::Database;
+use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::{self, serve, token, unix_now};
-use dcr_edge::tenant::{Domain, Name};
+use dcr_edge::tenant::{Domain, Name, RateLimit};
 use tracing_subscriber::EnvFilter;
 
 /// Durable clients, tenant settings and the Management API behind the dcr-edge filter.
 #[derive(Parser)]
 #[command(name = "dcr-store", version)]
 struct Cli {
+    #[command(flatten)]
+    database: DatabaseArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -26,23 +28,20 @@ struct Cli {
 enum Command {
     /// Answer the edge and the Management API until SIGTERM or SIGINT
     Serve {
-        #[command(flatten)]
-        database: DatabaseArgs,
         /// Address and port to listen on; port 0 takes a free one
         #[arg(long, default_value = "127.0.0.1:8081")]
         listen: String,
+        /// Be ready (/readyz) only when an edge has put everything in force
+        #[arg(long)]
+        ready_after_edge: bool,
     },
     /// Create, show, change or delete a tenant; works while the store runs
     Tenant {
-        #[command(flatten)]
-        database: DatabaseArgs,
         #[command(subcommand)]
         command: TenantCommand,
     },
     /// Print a token
     Token {
-        #[command(flatten)]
-        database: DatabaseArgs,
         /// The tenant whose Management API the token opens
         #[arg(long)]
         tenant: Option<Name>,
@@ -72,9 +71,12 @@ struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
-    async fn open(self) -> Result<Arc<dyn Database>, Box<dyn Error>> {
-        let url = self.database_url.ok_or("name the database with --database-url or DATABASE_URL")?;
-        Ok(store::open(&url).await?)
+    fn url(&self) -> Result<&str, Box<dyn Error>> {
+        Ok(self.database_url.as_deref().ok_or("name the database with --database-url or DATABASE_URL")?)
+    }
+
+    async fn open(&self, if_missing: IfMissing) -> Result<Arc<dyn Database>, Box<dyn Error>> {
+        Ok(store::open(self.url()?, if_missing).await?)
     }
 }
 
@@ -123,11 +125,15 @@ enum TenantCommand {
 #[derive(Args)]
 struct LimitArgs {
     /// Registration requests that may come at once
-    #[arg(long)]
+    #[arg(long, value_parser = rate)]
     burst: Option<NonZeroU32>,
     /// Registration requests that come back each second
-    #[arg(long)]
+    #[arg(long, value_parser = rate)]
     per_second: Option<NonZeroU32>,
+}
+
+fn rate(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 1 to {}", RateLimit::MAX))
 }
 
 impl From<LimitArgs> for RateLimitChange {
@@ -160,7 +166,7 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
-    match run(cli.command) {
+    match run(&cli.database, cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("dcr-store: {error}");
@@ -170,31 +176,45 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(command: Command) -> Result<(), Box<dyn Error>> {
+async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Error>> {
     let text = match command {
-        Command::Serve { database, listen } => {
-            let database = database.open().await?;
+        Command::Serve { listen, ready_after_edge } => {
+            let url = database.url()?;
+            let database = database.open(IfMissing::Create).await?;
+            if let Some(file) = store::exposed_file(url) {
+                let file = file.display();
+                tracing::warn!("others than its owner may read {file}, and so sign tokens; run: chmod go-rwx {file}*");
+            }
             let keys = store::keys(&*database).await?;
-            serve::serve(database, keys, &listen).await?;
+            serve::serve(database, keys, &listen, ready_after_edge).await?;
             return Ok(());
         }
         Command::StubAuthorizationServer { listen } => {
             serve::serve_stub_authorization_server(&listen).await?;
             return Ok(());
         }
-        Command::Tenant { database, command } => {
-            let database = database.open().await?;
+        Command::Tenant { command } => {
+            let creates = matches!(command, TenantCommand::Create { .. });
+            let database = database.open(if creates { IfMissing::Create } else { IfMissing::Refuse }).await?;
             let text = tenant(&*database, command).await;
             database.close().await;
             text?
         }
-        Command::Token { database, tenant, kind, scope, ttl } => {
-            let database = database.open().await?;
+        Command::Token { tenant, kind, scope, ttl } => {
+            let database = database.open(IfMissing::Refuse).await?;
+            let unknown = scope
+                .as_deref()
+                .map_or_else(Vec::new, |scope| token::unknown_scopes(scope).map(str::to_owned).collect());
             let keys = store::keys(&*database).await?;
             let request = TokenRequest { kind: kind.into(), tenant, scope, ttl: ttl.as_secs() };
             let text = admin::mint(&*database, &keys, request, unix_now()).await;
             database.close().await;
-            text?
+            let text = text?;
+            if !unknown.is_empty() {
+                let (unknown, known) = (unknown.join(" "), token::MANAGEMENT_SCOPES.join(" "));
+                eprintln!("dcr-store: warning: no interface asks for {unknown}; the Management API knows {known}");
+            }
+            text
         }
     };
     io::stdout().write_all(text.as_bytes())?;

@@ -153,6 +153,9 @@ pub async fn show(database: &dyn Database, name: &Name) -> Result<String, Error>
     Ok(json)
 }
 
+/// Longest time that a token is valid, in seconds: ten years of 365.25 days.
+const MAX_TTL: u64 = 10 * 31_557_600;
+
 /// What the command line says of a token.
 #[derive(Debug)]
 pub struct TokenRequest {
@@ -169,8 +172,8 @@ pub struct TokenRequest {
 /// `token`: a token valid from `now`, in UNIX seconds.
 pub async fn mint(database: &dyn Database, keys: &Keys, request: TokenRequest, now: u64) -> Result<String, Error> {
     let invalid = |text: &str| Err(Error::Invalid(text.to_owned()));
-    if request.ttl == 0 {
-        return invalid("a token must be valid for a second or more");
+    if !(1..=MAX_TTL).contains(&request.ttl) {
+        return invalid("a token must be valid for a second or more and for 10 years at most");
     }
     let claims = match (request.kind, request.tenant, request.scope) {
         (Kind::Edge, None, None) => Claims::edge(now, request.ttl),

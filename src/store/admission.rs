@@ -44,12 +44,25 @@ pub enum Refusal {
     /// A confidential client without a secret's hash, or a public one with one.
     #[error("client_secret_sha256 must be present exactly if the client authenticates with a secret")]
     SecretMismatch,
-    /// The tenant has as many clients as it may have, and none of them makes room.
+    /// The tenant has as many clients as it may have.
     #[error("the tenant's client quota is used up; its owner can raise client_quota or delete clients")]
     QuotaUsedUp,
     /// The id is taken by another client.
     #[error("another client has this client_id")]
     Conflict,
+}
+
+impl Refusal {
+    /// In a word, for metrics and logs.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::UnknownTenant => "unknown_tenant",
+            Self::Disabled => "disabled",
+            Self::Invalid(_) | Self::SecretMismatch => "invalid",
+            Self::QuotaUsedUp => "quota",
+            Self::Conflict => "conflict",
+        }
+    }
 }
 
 /// Checks a registration against its tenant's settings.

@@ -22,26 +22,38 @@ pub mod stub_authorization_server;
 pub mod token;
 pub mod writer;
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Opens the database that `url` names, and creates it if it is not there.
-pub async fn open(url: &str) -> Result<Arc<dyn db::Database>, db::Error> {
+/// Opens the database that `url` names.
+pub async fn open(url: &str, if_missing: db::IfMissing) -> Result<Arc<dyn db::Database>, db::Error> {
     let refuse = |reason: &str| {
         // A URL may hold a password, so an error shows its scheme alone.
         let scheme = url.split(':').next().unwrap_or_default();
         Err(db::Error::Open { place: format!("{scheme}:…"), reason: reason.to_owned() })
     };
-    if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
+    if let Some(path) = sqlite_path(url) {
         if path.is_empty() || path == ":memory:" || path.contains('?') {
             return refuse("expected the path of a file and no parameters, such as sqlite://dcr.db");
         }
-        Ok(Arc::new(db::Sqlite::open(path.as_ref()).await?))
+        Ok(Arc::new(db::Sqlite::open(path.as_ref(), if_missing).await?))
     } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         refuse("PostgreSQL is not supported yet; use sqlite://PATH")
     } else {
         refuse("unknown kind of database; use sqlite://PATH")
     }
+}
+
+fn sqlite_path(url: &str) -> Option<&str> {
+    url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"))
+}
+
+/// The file of the database that `url` names, if others than its owner may read it.
+pub fn exposed_file(url: &str) -> Option<&Path> {
+    let path = Path::new(sqlite_path(url)?);
+    (path.metadata().ok()?.permissions().mode() & 0o044 != 0).then_some(path)
 }
 
 /// The keys that sign and check this database's tokens; made when they are first asked for.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
@@ -41,13 +42,20 @@ fn announce(line: &str) -> io::Result<()> {
 }
 
 /// Answers requests at `address` until SIGTERM or SIGINT, then finishes what was accepted and closes the database.
-pub async fn serve(database: Arc<dyn Database>, keys: Keys, address: &str) -> io::Result<()> {
+/// With `ready_after_edge` it is not ready before an edge has put everything in force.
+pub async fn serve(database: Arc<dyn Database>, keys: Keys, address: &str, ready_after_edge: bool) -> io::Result<()> {
     let stopping = stop_signal()?;
     let listener = listen(address).await?;
     let metrics = Arc::new(Metrics::default());
     let (writer, writing) = Writer::start(Arc::clone(&database), Arc::clone(&metrics));
-    let app =
-        App { database: Arc::clone(&database), writer, keys: Arc::new(keys), metrics, stopping: stopping.clone() };
+    let app = App {
+        database: Arc::clone(&database),
+        writer,
+        keys: Arc::new(keys),
+        metrics,
+        stopping: stopping.clone(),
+        in_force: Arc::new(AtomicBool::new(!ready_after_edge)),
+    };
     let answering = axum::serve(without_delay(listener), router(app)).with_graceful_shutdown(stopped(stopping.clone()));
     let overdue = async {
         stopped(stopping).await;

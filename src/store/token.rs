@@ -87,6 +87,11 @@ pub fn is_scope(text: &str) -> bool {
         .all(|token| !token.is_empty() && token.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)))
 }
 
+/// Those of a list of scopes that the Management API does not know.
+pub fn unknown_scopes(text: &str) -> impl Iterator<Item = &str> {
+    text.split(' ').filter(|scope| !MANAGEMENT_SCOPES.contains(scope))
+}
+
 /// Why there is no token, or why one is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

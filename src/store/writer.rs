@@ -33,6 +33,17 @@ pub enum NotRegistered {
     Failed,
 }
 
+impl NotRegistered {
+    /// In a word, for metrics and logs.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.outcome(),
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 struct Waiting {
     client: NewClient,
     answer: oneshot::Sender<Answer>,
@@ -57,7 +68,7 @@ impl Writer {
     pub async fn register(&self, client: NewClient) -> Answer {
         let (answer, answered) = oneshot::channel();
         if self.queue.try_send(Waiting { client, answer }).is_err() {
-            self.metrics.registration("busy");
+            self.metrics.registration(NotRegistered::Busy.outcome());
             return Err(NotRegistered::Busy);
         }
         answered.await.unwrap_or(Err(NotRegistered::Failed))
@@ -86,7 +97,7 @@ async fn write(database: Arc<dyn Database>, metrics: Arc<Metrics>, mut queue: mp
             Err(error) => {
                 tracing::error!(registrations = clients.len(), %error, "a batch was not written");
                 for waiter in waiters {
-                    metrics.registration("failed");
+                    metrics.registration(NotRegistered::Failed.outcome());
                     _ = waiter.send(Err(NotRegistered::Failed));
                 }
             }

@@ -44,7 +44,7 @@ pub struct DcrEdge {
     /// How many registration requests pass.
     pub rate_limit: RateLimit,
     /// Most registered clients; absent: no bound.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "quota", skip_serializing_if = "Option::is_none")]
     pub client_quota: Option<NonZeroU32>,
     /// Hosts that `https` redirect URIs may have; empty: any.
     #[serde(deserialize_with = "short_list")]
@@ -85,9 +85,17 @@ impl Default for RateLimit {
 }
 
 fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Error> {
-    let expected = || serde::de::Error::custom(format!("expected a whole number from 1 to {}", RateLimit::MAX));
-    let number = u32::deserialize(deserializer).map_err(|_| expected())?;
-    NonZeroU32::new(number).filter(|number| number.get() <= RateLimit::MAX).ok_or_else(expected)
+    let expected = || not_from_1_to(RateLimit::MAX);
+    let number = NonZeroU32::deserialize(deserializer).map_err(|_| expected())?;
+    if number.get() <= RateLimit::MAX { Ok(number) } else { Err(expected()) }
+}
+
+fn quota<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
+    Option::deserialize(deserializer).map_err(|_| not_from_1_to(u32::MAX))
+}
+
+fn not_from_1_to<E: serde::de::Error>(max: u32) -> E {
+    E::custom(format!("expected a whole number from 1 to {max}"))
 }
 
 /// What a redirect URI that breaks a rule does to its registration.
@@ -323,6 +331,17 @@ mod tests {
             let error = parse(value).unwrap_err();
             assert!(error.starts_with(path), "{error}");
         }
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_told_its_range() {
+        for bad in [json!(0), json!(-1), json!(1.5), json!("7"), json!(4_294_967_296_u64), json!([])] {
+            let error = parse(json!({"dcr_edge": {"client_quota": bad}})).unwrap_err();
+            assert_eq!(error, "dcr_edge.client_quota: expected a whole number from 1 to 4294967295");
+            let error = parse(json!({"dcr_edge": {"rate_limit": {"burst": bad, "per_second": 1}}})).unwrap_err();
+            assert_eq!(error, "dcr_edge.rate_limit.burst: expected a whole number from 1 to 1000000");
+        }
+        assert_eq!(parse(json!({"dcr_edge": {"client_quota": null}})).unwrap(), Settings::default());
     }
 
     #[test]

@@ -13,6 +13,8 @@
 )]
 
 mod load;
+// The suite is what uses all of it.
+#[allow(dead_code)]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::store::{BINARY, Folder, Store, client_id, confidential, wait_until};
+use crate::support::process::eventually;
+use crate::support::store::{Folder, Store, client_id, confidential};
+use crate::support::store_binary;
 
 const CALLERS: usize = 32;
 
@@ -44,13 +46,13 @@ fn every_client_that_got_a_201_is_there_after_a_kill() {
     let folder = Folder::with_default_tenant();
     let store = folder.serve();
     let answered = register_many(&store, usize::MAX, |created| {
-        wait_until("registrations", || created.load(Ordering::Relaxed) > 300);
+        eventually("registrations", || (created.load(Ordering::Relaxed) > 300).then_some(()));
         store.process.signal("KILL");
     });
     drop(store);
     let store = folder.serve();
     assert_eq!(store.anyone().get("/readyz").status, 200);
-    let stored: HashSet<String> = folder.client_ids().into_iter().collect();
+    let stored = folder.client_ids();
     assert!(answered.is_subset(&stored), "{} are missing", answered.difference(&stored).count());
     let again = store.edge().put_client("default", answered.iter().next().unwrap(), &confidential());
     assert_eq!(again.status, 200);
@@ -59,16 +61,16 @@ fn every_client_that_got_a_201_is_there_after_a_kill() {
 #[test]
 fn a_stop_finishes_what_was_accepted_and_exits_with_0() {
     let folder = Folder::with_default_tenant();
-    let mut store = folder.serve();
+    let store = folder.serve();
     let answered = register_many(&store, usize::MAX, |created| {
-        wait_until("registrations", || created.load(Ordering::Relaxed) > 100);
+        eventually("registrations", || (created.load(Ordering::Relaxed) > 100).then_some(()));
         store.process.signal("TERM");
     });
     assert_eq!(store.process.wait().code(), Some(0));
     // The last connection carried the WAL over and removed it.
     let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(files, ["dcr.db"]);
-    let stored: HashSet<String> = folder.client_ids().into_iter().collect();
+    let stored = folder.client_ids();
     // No request was in flight without an answer, so there is no client that nobody was told of.
     assert_eq!(answered, stored);
 }
@@ -86,14 +88,16 @@ fn many_registrations_share_a_sync_and_none_goes_without() {
     let mut command = Command::new("strace");
     // -D: the tracer is the child's child, so signals and the exit code are the store's own.
     command.args(["-D", "-f", "-e", "trace=fsync,fdatasync", "-o"]).arg(&log);
-    command.env("RUST_LOG", "warn").args([BINARY, "serve", "--listen", "127.0.0.1:0", "--database-url", &folder.url()]);
-    let mut store = folder.serve_as(command);
+    command.arg(store_binary()).args(["serve", "--listen", "127.0.0.1:0", "--database-url", &folder.url()]);
+    let store = folder.serve_as(&mut command);
     let answered = register_many(&store, MOST, |_| {});
     let flushes = store.metric("dcr_store_flushes_total") as usize;
     store.process.signal("TERM");
     assert_eq!(store.process.wait().code(), Some(0));
-    wait_until("the end of the trace", || fs::read_to_string(&log).unwrap().contains("+++ exited with 0 +++"));
-    let syncs = fs::read_to_string(&log).unwrap().lines().filter(|line| line.contains("sync(")).count();
+    let trace = eventually("the end of the trace", || {
+        Some(fs::read_to_string(&log).unwrap()).filter(|trace| trace.contains("+++ exited with 0 +++"))
+    });
+    let syncs = trace.lines().filter(|line| line.contains("sync(")).count();
 
     assert_eq!(answered.len(), MOST);
     assert_eq!(folder.client_ids().len(), MOST);

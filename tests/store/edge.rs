@@ -1,5 +1,7 @@
 //! The edge's interface over HTTP.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::support::store::{Folder, client_id, confidential, public};
@@ -12,7 +14,7 @@ fn a_client_is_registered_once_however_often_it_is_put() {
     assert_eq!((first.status, &first.json()["client_id"]), (201, &json!(client_id(1))));
     let again = store.edge().put_client("default", &client_id(1), &confidential());
     assert_eq!((again.status, again.json()), (200, first.json()));
-    assert_eq!(folder.client_ids(), [client_id(1)]);
+    assert_eq!(folder.client_ids(), HashSet::from([client_id(1)]));
     assert_eq!(store.metric("dcr_store_registrations_total{outcome=\"created\"}"), 1.0);
     assert_eq!(store.metric("dcr_store_registrations_total{outcome=\"existing\"}"), 1.0);
 }
@@ -69,7 +71,7 @@ fn a_registration_that_breaks_a_rule_is_refused_with_the_rules_error() {
         assert!(body["error_description"].as_str().unwrap().contains(text), "{body}");
         assert_eq!(answer.header("content-type"), "application/json");
     }
-    assert_eq!(folder.client_ids(), [client_id(99)]);
+    assert_eq!(folder.client_ids(), HashSet::from([client_id(99)]));
 }
 
 #[test]
@@ -172,4 +174,76 @@ fn health_and_unknown_paths_need_no_token() {
     assert_eq!((unknown.status, &unknown.json()["error"]), (404, &json!("not_found")));
     assert_eq!(store.anyone().get("/metrics").header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     assert_eq!(store.metric("dcr_store_http_responses_total{status_class=\"4xx\"}"), 1.0);
+}
+
+#[test]
+fn a_store_that_waits_for_an_edge_is_ready_once_one_has_everything_in_force() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve_with(&["--ready-after-edge"]);
+    let (edge, anyone) = (store.edge(), store.anyone());
+    let told = edge.get("/edge/v1/changes").json();
+    let (instance, head) = (told["instance"].as_str().unwrap(), told["head"].as_u64().unwrap());
+    let all = |instance, after| format!("/edge/v1/changes?after={after}&instance={instance}");
+    for (caller, path, status) in [
+        (&edge, "/edge/v1/changes".to_owned(), 200),
+        (&anyone, all(instance, head), 401),
+        (&store.owner("default"), all(instance, head), 401),
+        (&edge, all("another", head), 200),
+        (&edge, all(instance, head - 1), 200),
+        (&edge, all(instance, head + 1), 200),
+        (&edge, format!("/edge/v1/changes?after={head}"), 200),
+    ] {
+        assert_eq!(caller.get(&path).status, status);
+        let ready = anyone.get("/readyz");
+        assert_eq!((ready.status, &ready.json()["error"]), (503, &json!("temporarily_unavailable")), "{path}");
+    }
+    assert_eq!(edge.get(&all(instance, head)).status, 200);
+    assert_eq!(anyone.get("/readyz").status, 200);
+    folder.create_enabled_tenant("other", json!({}));
+    assert_eq!(edge.get(&all(instance, head)).status, 200);
+    assert_eq!(anyone.get("/readyz").status, 200);
+}
+
+#[test]
+fn a_registration_that_is_not_made_is_logged_once_without_its_metadata() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let (edge, anyone) = (store.edge(), store.anyone());
+    edge.put_client("default", &client_id(1), &confidential());
+    let mut other = confidential();
+    other["metadata"]["client_name"] = json!("Other");
+    let bad_uri = json!({"metadata": {"redirect_uris": ["http://metadata.example/cb"]}});
+    for (caller, request_id, tenant, registration, outcome) in [
+        (&edge, "id-1", "nobody", confidential(), r#"outcome="unknown_tenant" error="not_found""#),
+        (&edge, "id-2", "default", other, r#"outcome="conflict" error="conflict""#),
+        (&edge, "id-3", "default", bad_uri, r#"outcome="invalid" error="invalid_redirect_uri""#),
+        (&edge, "id-4", "default", json!([]), r#"outcome="invalid_request" error="invalid_request""#),
+        (&anyone, "id-5", "default", confidential(), r#"outcome="invalid_token" error="invalid_token""#),
+    ] {
+        let path = format!("/edge/v1/tenants/{tenant}/clients/{}", client_id(1));
+        let headers = [("x-request-id", request_id)];
+        assert!(caller.call("PUT", &path, &headers, Some(&registration.to_string())).status >= 400);
+        let log = store.process.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(&format!("\"{request_id}\""))).collect();
+        let [line] = lines[..] else { panic!("{request_id}: {log}") };
+        for part in [" INFO ", &format!("tenant=\"{tenant}\" {outcome}")] {
+            assert!(line.contains(part), "{line}");
+        }
+    }
+    folder.with_tables(async |pool| _ = sqlx::query("DROP TABLE clients").execute(pool).await.unwrap());
+    assert_eq!(edge.put_client("default", &client_id(2), &confidential()).status, 503);
+    let failed = r#"not made tenant="default" outcome="failed" error="temporarily_unavailable""#;
+    assert_eq!(store.process.log().matches(failed).count(), 1);
+
+    // An id that could harm the log, and a path that names no tenant, are left out.
+    let path = format!("/edge/v1/tenants/No_Name/clients/{}", client_id(1));
+    let long = "a".repeat(129);
+    for request_id in ["a b", "a\"", "", &long] {
+        assert_eq!(edge.call("PUT", &path, &[("x-request-id", request_id)], Some("{}")).status, 404);
+    }
+    let log = store.process.log();
+    assert_eq!(log.matches(r#"not made outcome="not_found""#).count(), 4, "{log}");
+    assert_eq!(log.matches("a registration was not made").count(), 10);
+    assert!(!log.contains("metadata.example") && !log.contains("Other"), "{log}");
+    assert!(!log.contains('\x1b'), "colours in a file: {log}");
 }

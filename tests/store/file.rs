@@ -4,11 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use dcr_edge::store::admission::{NewClient, Refusal};
-use serde_json::value::to_raw_value;
-use sqlx::SqlitePool;
-
-use crate::support::store::{Folder, client_id, confidential};
+use crate::support::store::Folder;
 
 /// Every file of the folder, byte for byte.
 fn contents(folder: &Folder) -> BTreeMap<std::ffi::OsString, Vec<u8>> {
@@ -16,10 +12,8 @@ fn contents(folder: &Folder) -> BTreeMap<std::ffi::OsString, Vec<u8>> {
     files.map(|file| (file.file_name(), fs::read(file.path()).unwrap())).collect()
 }
 
-async fn execute(folder: &Folder, statement: &'static str) {
-    let pool = SqlitePool::connect(&folder.url()).await.unwrap();
-    sqlx::query(statement).execute(&pool).await.unwrap();
-    pool.close().await;
+fn execute(folder: &Folder, statement: &'static str) {
+    folder.with_tables(async |pool| _ = sqlx::query(statement).execute(pool).await.unwrap());
 }
 
 fn refused_and_untouched(folder: &Folder, text: &str) {
@@ -43,24 +37,36 @@ fn only_its_owner_may_read_the_database() {
     assert_eq!(files, 3, "the database, its WAL and the WAL's index");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_a_newer_version_is_left_alone() {
-    let folder = tokio::task::spawn_blocking(Folder::with_default_tenant).await.unwrap();
+#[test]
+fn a_store_whose_database_others_may_read_says_so_and_what_to_do() {
+    let folder = Folder::with_default_tenant();
+    // The log goes on from one to the next.
+    for (mode, warnings) in [(0o600, 0), (0o640, 1), (0o604, 2)] {
+        fs::set_permissions(folder.database(), fs::Permissions::from_mode(mode)).unwrap();
+        let store = folder.serve();
+        let log = store.process.log();
+        let said = log.lines().filter(|line| line.contains(" WARN ") && line.contains("run: chmod go-rwx /")).count();
+        assert_eq!(said, warnings, "{mode:o}: {log}");
+    }
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_left_alone() {
+    let folder = Folder::with_default_tenant();
     execute(
         &folder,
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
          VALUES (9999, 'later', TRUE, x'00', 0)",
-    )
-    .await;
-    tokio::task::spawn_blocking(move || refused_and_untouched(&folder, "newer version of dcr-store")).await.unwrap();
+    );
+    refused_and_untouched(&folder, "newer version of dcr-store");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_another_program_is_left_alone() {
+#[test]
+fn a_database_of_another_program_is_left_alone() {
     let folder = Folder::empty();
     fs::write(folder.database(), "").unwrap();
-    execute(&folder, "CREATE TABLE theirs (x)").await;
-    tokio::task::spawn_blocking(move || refused_and_untouched(&folder, "another program")).await.unwrap();
+    execute(&folder, "CREATE TABLE theirs (x)");
+    refused_and_untouched(&folder, "another program");
 }
 
 #[test]
@@ -77,29 +83,4 @@ fn a_damaged_database_is_left_alone() {
     bytes[100..4096].fill(0xff);
     fs::write(folder.database(), bytes).unwrap();
     refused_and_untouched(&folder, "damaged");
-}
-
-#[tokio::test]
-async fn a_client_that_a_server_asked_for_never_makes_room() {
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite://{}", folder.path().join("dcr.db").display());
-    let database = dcr_edge::store::open(&url).await.unwrap();
-    let tenant = serde_json::from_value(serde_json::json!({
-        "name": "a",
-        "domains": ["a.example"],
-        "settings": {"flags": {"enable_dynamic_client_registration": true}, "dcr_edge": {"client_quota": 1}}
-    }));
-    database.create_tenant(&tenant.unwrap()).await.unwrap();
-    let client = |number| NewClient {
-        tenant: "a".parse().unwrap(),
-        client_id: client_id(number),
-        client_secret_sha256: Some([1; 32]),
-        metadata: to_raw_value(&confidential()["metadata"]).unwrap(),
-    };
-    assert!(database.register(&[client(1)], 1_000).await.unwrap()[0].is_ok());
-    let pool = SqlitePool::connect(&url).await.unwrap();
-    sqlx::query("UPDATE clients SET last_used_at = 1001").execute(&pool).await.unwrap();
-    let refused = database.register(&[client(2)], 1_000_000).await.unwrap().remove(0);
-    assert_eq!(refused, Err(Refusal::QuotaUsedUp));
-    database.close().await;
 }

@@ -73,16 +73,23 @@ fn a_bad_patch_is_refused_as_a_whole_and_the_member_named() {
     let before = owner.get(SETTINGS).json();
     let quota_and_typo = json!({"dcr_edge": {"client_quota": 1, "typo": 1}});
     for (patch, member) in [
-        (quota_and_typo, "dcr_edge.typo"),
-        (json!({"friendly_name": "x"}), "friendly_name"),
-        (json!({"dcr_edge": {"rate_limit": {"burst": 0, "per_second": 1}}}), "dcr_edge.rate_limit.burst"),
-        (json!({"flags": {"enable_dynamic_client_registration": "yes"}}), "flags.enable_dynamic_client_registration"),
+        (quota_and_typo, "dcr_edge.typo: "),
+        (json!({"friendly_name": "x"}), "friendly_name: "),
+        (
+            json!({"dcr_edge": {"rate_limit": {"burst": 0, "per_second": 1}}}),
+            "dcr_edge.rate_limit.burst: expected a whole number",
+        ),
+        (
+            json!({"dcr_edge": {"client_quota": 0}}),
+            "dcr_edge.client_quota: expected a whole number from 1 to 4294967295",
+        ),
+        (json!({"flags": {"enable_dynamic_client_registration": "yes"}}), "flags.enable_dynamic_client_registration: "),
     ] {
         let answer = owner.patch_settings(&patch);
         let body = answer.json();
         assert_eq!((answer.status, &body["errorCode"]), (400, &json!("invalid_body")), "{body}");
         assert_eq!((&body["statusCode"], &body["error"]), (&json!(400), &json!("Bad Request")));
-        assert!(body["message"].as_str().unwrap().starts_with(&format!("{member}: ")), "{body}");
+        assert!(body["message"].as_str().unwrap().starts_with(member), "{body}");
     }
     for body in ["", "[]", "null", "{"] {
         let answer = owner.call("PATCH", SETTINGS, &[("content-type", "application/json")], Some(body));

@@ -2,13 +2,14 @@
 
 use serde_json::json;
 
-use crate::support::store::{Caller, Folder, Process};
+use crate::support::store::{Caller, Folder};
 
 #[test]
 fn the_stand_in_publishes_where_to_register_and_echoes_everything_else() {
     let folder = Folder::empty();
-    let process = Process::start(folder.command(&["stub-authorization-server", "--listen", "127.0.0.1:0"]));
-    let caller = Caller::new(&process.address);
+    let mut command = folder.command(&["stub-authorization-server", "--listen", "127.0.0.1:0"]);
+    let (_process, address) = folder.start("authorization-server", &mut command);
+    let caller = Caller::new(address);
     for path in ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"] {
         let headers = [("host", "login.example:8443"), ("x-forwarded-proto", "https")];
         let document = caller.call("GET", path, &headers, None).json();
@@ -17,7 +18,7 @@ fn the_stand_in_publishes_where_to_register_and_echoes_everything_else() {
         assert_eq!(document["code_challenge_methods_supported"], json!(["S256"]));
     }
     let plain = caller.get("/.well-known/openid-configuration").json();
-    assert_eq!(plain["token_endpoint"], format!("http://{}/oauth/token", process.address));
+    assert_eq!(plain["token_endpoint"], format!("http://{address}/oauth/token"));
 
     let answer = caller.call("POST", "/oauth/token?a=b", &[("x-test", "yes")], Some("12345"));
     assert_eq!((answer.status, answer.header("x-stub-authorization-server")), (200, "echo"));

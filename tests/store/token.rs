@@ -142,9 +142,27 @@ fn the_command_line_prints_a_token_alone() {
         (vec!["--kind", "edge", "--tenant", "default"], "--tenant"),
         (vec!["--tenant", "default", "--scope", "a  b"], "--scope"),
         (vec!["--tenant", "default", "--ttl", "0s"], "a second or more"),
+        (vec!["--tenant", "default", "--ttl", "11y"], "10 years at most"),
     ] {
         let error = folder.fail(&[&["token"], arguments.as_slice()].concat());
         assert!(error.contains(text), "{error}");
+    }
+}
+
+#[test]
+fn a_scope_that_nobody_asks_for_is_minted_with_a_warning() {
+    let folder = Folder::with_default_tenant();
+    for (scope, warning) in [
+        ("read:tenant_settings", ""),
+        (
+            "read:tenant_settings read:anything",
+            "dcr-store: warning: no interface asks for read:anything; \
+             the Management API knows read:tenant_settings update:tenant_settings\n",
+        ),
+    ] {
+        let output = folder.run(&["token", "--tenant", "default", "--ttl", "10y", "--scope", scope]);
+        assert_eq!((output.status.code(), std::str::from_utf8(&output.stderr).unwrap()), (Some(0), warning));
+        assert!(!output.stdout.is_empty());
     }
 }
 

@@ -1,65 +1,123 @@
-//! The queue in front of the database.
+//! The queue in front of the database, and what a store answers that is full or stops.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use dcr_edge::store::admission::NewClient;
+use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::http::metrics::Metrics;
+use dcr_edge::store::http::{App, router};
+use dcr_edge::store::token::{Claims, Keys};
+use dcr_edge::store::unix_now;
 use dcr_edge::store::writer::{NotRegistered, Writer};
 use serde_json::value::to_raw_value;
 use sqlx::SqlitePool;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
-use crate::support::store::{client_id, confidential};
+use crate::support::process::PATIENCE;
+use crate::support::store::{Answer, Caller, Folder, client_id, confidential};
+
+/// Serves `app` while one caller asks one thing.
+async fn ask(app: App, ask: impl FnOnce(Caller) -> Answer + Send + 'static) -> Answer {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let caller = Caller::new(listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move { axum::serve(listener, router(app)).await });
+    let answer = tokio::task::spawn_blocking(move || ask(caller)).await.unwrap();
+    serving.abort();
+    answer
+}
+
+fn app(database: &Arc<dyn Database>, writer: &Writer, metrics: &Arc<Metrics>, stopping: bool) -> App {
+    App {
+        database: Arc::clone(database),
+        writer: writer.clone(),
+        keys: Arc::new(Keys::from_seed(&[7; 32]).unwrap()),
+        metrics: Arc::clone(metrics),
+        stopping: watch::channel(stopping).1,
+        in_force: Arc::new(AtomicBool::new(true)),
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_stops_is_not_ready() {
+    let folder = Folder::empty();
+    let database = dcr_edge::store::open(&folder.url(), IfMissing::Create).await.unwrap();
+    let metrics = Arc::new(Metrics::default());
+    let (writer, _) = Writer::start(Arc::clone(&database), Arc::clone(&metrics));
+    for (stopping, status) in [(false, 200), (true, 503)] {
+        let answer = ask(app(&database, &writer, &metrics, stopping), |caller| caller.get("/readyz")).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_eq!(answer.text.contains("shutting down"), stopping);
+    }
+    database.close().await;
+}
 
 #[tokio::test]
 async fn a_full_queue_refuses_at_once_and_what_was_taken_is_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite://{}", folder.path().join("dcr.db").display());
-    let database = dcr_edge::store::open(&url).await.unwrap();
+    let folder = Folder::empty();
+    let database = dcr_edge::store::open(&folder.url(), IfMissing::Create).await.unwrap();
     let tenant = serde_json::json!({
         "name": "a",
         "domains": ["a.example"],
         "settings": {"flags": {"enable_dynamic_client_registration": true}}
     });
     database.create_tenant(&serde_json::from_value(tenant).unwrap()).await.unwrap();
-    let (writer, writing) = Writer::start(Arc::clone(&database), Arc::new(Metrics::default()));
+    let metrics = Arc::new(Metrics::default());
+    let (writer, writing) = Writer::start(Arc::clone(&database), Arc::clone(&metrics));
 
     // As long as another process writes, nothing leaves the queue.
-    let other = SqlitePool::connect(&url).await.unwrap();
+    let other = SqlitePool::connect(&folder.url()).await.unwrap();
     let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let waiting: Vec<_> = (0..6_000)
-        .map(|number| {
-            let writer = writer.clone();
-            tokio::spawn(async move {
-                let client = NewClient {
-                    tenant: "a".parse().unwrap(),
-                    client_id: client_id(number),
-                    client_secret_sha256: Some([1; 32]),
-                    metadata: to_raw_value(&confidential()["metadata"]).unwrap(),
-                };
-                writer.register(client).await
-            })
+    let register = |number| {
+        let writer = writer.clone();
+        tokio::spawn(async move {
+            let client = NewClient {
+                tenant: "a".parse().unwrap(),
+                client_id: client_id(number),
+                client_secret_sha256: Some([1; 32]),
+                metadata: to_raw_value(&confidential()["metadata"]).unwrap(),
+            };
+            writer.register(client).await
         })
-        .collect();
-    while writer.waiting() < 4_096 {
-        tokio::task::yield_now().await;
-    }
+    };
+    let wait_for = async |what: &str, waiting| {
+        let reached = async {
+            while writer.waiting() != waiting {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("in vain: {what}"));
+    };
+    let mut waiting = vec![register(0)];
+    // Only then it takes no more from the queue.
+    tokio::task::yield_now().await;
+    wait_for("the writer holds the first", 0).await;
+    waiting.extend((1..6_000).map(register));
+    wait_for("the queue is full", 4_096).await;
+    let app = app(&database, &writer, &metrics, false);
+    let token = app.keys.mint(&Claims::edge(unix_now(), 60)).unwrap();
+    let answer = ask(app, |caller| caller.with_token(token).put_client("a", &client_id(6_000), &confidential())).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
+    assert_eq!(answer.json()["error"], "temporarily_unavailable");
     lock.rollback().await.unwrap();
 
     let (mut created, mut busy) = (0, 0);
     for answer in waiting {
-        match answer.await.unwrap() {
+        match timeout(PATIENCE, answer).await.unwrap().unwrap() {
             Ok(registered) => created += usize::from(registered.created),
             Err(NotRegistered::Busy) => busy += 1,
             Err(other) => panic!("{other:?}"),
         }
     }
-    assert!(created >= 4_096 && busy > 0 && created + busy == 6_000, "{created} created, {busy} busy");
+    assert_eq!((created, busy), (4_097, 1_903));
     let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM clients").fetch_one(&other).await.unwrap();
     assert_eq!(usize::try_from(stored).unwrap(), created);
 
     // The task ends with the last way to it.
     drop(writer);
-    writing.await.unwrap();
+    timeout(PATIENCE, writing).await.unwrap().unwrap();
     other.close().await;
     database.close().await;
 }

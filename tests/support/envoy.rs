@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-use super::process::Process;
+use super::process::{self, Process};
 use super::{http1, root};
 
 /// The Envoy that tests use unless they say otherwise: `$DCR_TEST_ENVOY`, which `make test` sets, else the newest
@@ -37,7 +37,7 @@ pub fn matrix() -> Vec<PathBuf> {
 pub fn validate(binary: &Path, configuration: &Path, token: &str) -> (ExitStatus, String) {
     let mut command = Command::new(binary);
     command.args(["--mode", "validate", "-c"]).arg(configuration).env("DCR_EDGE_TOKEN", token);
-    let output = command.output().unwrap();
+    let output = process::output(&mut command);
     (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -83,11 +83,6 @@ impl Envoy {
     /// Stops it (SIGTERM).
     pub fn terminate(self) -> ExitStatus {
         self.process.terminate()
-    }
-
-    /// Where the admin interface is.
-    pub fn admin_address(&self) -> SocketAddr {
-        self.admin
     }
 
     /// Where the listener in clear text is.

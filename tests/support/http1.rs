@@ -69,7 +69,7 @@ pub struct Connection<S> {
 }
 
 impl Connection<TcpStream> {
-    /// Connects in clear text. Reads give up after [`PATIENCE`].
+    /// Connects in clear text. Reads and writes give up after [`PATIENCE`].
     pub fn open(address: SocketAddr) -> Self {
         Self { stream: connect(address), received: Vec::new() }
     }
@@ -86,6 +86,7 @@ impl Connection<StreamOwned<ClientConnection, TcpStream>> {
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
@@ -144,11 +145,6 @@ impl<S: Read + Write> Connection<S> {
                 httparse::Status::Partial => assert!(self.fill(), "the connection was closed without a response"),
             }
         }
-    }
-
-    /// Whether the server closes the connection without sending anything more.
-    pub fn is_closed(&mut self) -> bool {
-        self.received.is_empty() && !self.fill()
     }
 
     fn take(&mut self, length: usize) -> Vec<u8> {

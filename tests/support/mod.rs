@@ -20,9 +20,6 @@
 //! A gateway takes a second to start. Keep it in a local variable of the test: values in a `static` are never
 //! dropped, and their processes would outlive the tests.
 
-// The suite and the benchmark each use only a part of this.
-#![allow(dead_code)]
-
 pub mod envoy;
 pub mod gateway;
 pub mod http1;
@@ -47,7 +44,7 @@ pub fn store_binary() -> PathBuf {
 
 /// Runs a command to its end and gives what it printed on stdout, without the last line's end.
 pub fn output_of(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = process::output(command);
     assert!(output.status.success(), "{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }

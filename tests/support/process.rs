@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that a test waits for.
@@ -18,6 +19,24 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Runs a command to its end, and panics if that takes longer than [`PATIENCE`].
+pub fn output(command: &mut Command) -> Output {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let id = child.id();
+    let (sender, ended) = mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    ended.recv_timeout(PATIENCE).map(Result::unwrap).unwrap_or_else(|_| {
+        send_signal("KILL", id);
+        panic!("{command:?} does not end")
+    })
+}
+
+fn send_signal(name: &str, process: u32) {
+    let status = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status();
+    assert!(status.unwrap().success(), "kill -{name} {process}");
 }
 
 /// A running program that writes its output to a file. It is killed and reaped when this is dropped, so also when a
@@ -58,9 +77,14 @@ impl Process {
         })
     }
 
+    /// Sends it a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        send_signal(name, self.id());
+    }
+
     /// Asks it to stop (SIGTERM) and waits until it has.
     pub fn terminate(mut self) -> ExitStatus {
-        super::output_of(Command::new("kill").args(["-TERM", &self.id().to_string()]));
+        self.signal("TERM");
         eventually(&format!("{} stops on SIGTERM", self.name), || self.child.try_wait().unwrap())
     }
 

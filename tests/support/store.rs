@@ -1,28 +1,37 @@
 //! A real `dcr-store` in a folder of its own, on a port of its own.
 
-use std::io::{BufRead, BufReader};
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use dcr_edge::store::db::Database;
+use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::token::{Claims, Keys};
 use serde_json::{Value, json};
+use sqlx::SqlitePool;
 use tempfile::TempDir;
 
-/// The binary under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_dcr-store");
+use super::gateway::listening;
+use super::process::{self, PATIENCE, Process};
+use super::{output_of, store_binary};
 
 /// A folder with a database that nothing serves yet.
 pub struct Folder {
     folder: TempDir,
+    // Not beside the database: tests look at what is there.
+    logs: TempDir,
 }
 
 impl Folder {
     /// An empty folder.
     pub fn empty() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self::empty_in(&std::env::temp_dir())
+    }
+
+    /// An empty folder in `parent`.
+    pub fn empty_in(parent: &Path) -> Self {
+        Self { folder: tempfile::tempdir_in(parent).unwrap(), logs: tempfile::tempdir().unwrap() }
     }
 
     /// A folder with a database in which the tenant `default` has registration enabled, at `default.example`.
@@ -46,7 +55,7 @@ impl Folder {
     /// Uses the database as the store's own code does.
     pub fn with_database<T>(&self, work: impl AsyncFnOnce(&dyn Database) -> T) -> T {
         runtime().block_on(async {
-            let database = dcr_edge::store::open(&self.url()).await.unwrap();
+            let database = dcr_edge::store::open(&self.url(), IfMissing::Create).await.unwrap();
             let result = work(&*database).await;
             database.close().await;
             result
@@ -58,12 +67,22 @@ impl Folder {
         self.with_database(async |database| dcr_edge::store::keys(database).await.unwrap())
     }
 
-    /// The ids of all clients that are in the file.
-    pub fn client_ids(&self) -> Vec<String> {
+    /// Uses the database's tables as they are.
+    pub fn with_tables<T>(&self, work: impl AsyncFnOnce(&SqlitePool) -> T) -> T {
         runtime().block_on(async {
-            let pool = sqlx::SqlitePool::connect(&self.url()).await.unwrap();
-            sqlx::query_scalar("SELECT client_id FROM clients").fetch_all(&pool).await.unwrap()
+            let pool = SqlitePool::connect(&self.url()).await.unwrap();
+            let result = work(&pool).await;
+            pool.close().await;
+            result
         })
+    }
+
+    /// The ids of all clients that are in the file.
+    pub fn client_ids(&self) -> HashSet<String> {
+        let ids: Vec<String> = self.with_tables(async |pool| {
+            sqlx::query_scalar("SELECT client_id FROM clients").fetch_all(pool).await.unwrap()
+        });
+        ids.into_iter().collect()
     }
 
     /// The folder.
@@ -83,14 +102,14 @@ impl Folder {
 
     /// A command of the binary on this database.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
-        command.args(arguments).env("DATABASE_URL", self.url()).env("RUST_LOG", "warn");
+        let mut command = Command::new(store_binary());
+        command.args(arguments).env("DATABASE_URL", self.url()).env_remove("RUST_LOG");
         command
     }
 
     /// Runs a command to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
+        process::output(&mut self.command(arguments))
     }
 
     /// Runs a command that must succeed, and gives what it printed.
@@ -111,12 +130,23 @@ impl Folder {
 
     /// Starts the store.
     pub fn serve(&self) -> Store {
-        self.serve_as(self.command(&["serve", "--listen", "127.0.0.1:0"]))
+        self.serve_with(&[])
+    }
+
+    /// Starts the store with more arguments.
+    pub fn serve_with(&self, arguments: &[&str]) -> Store {
+        self.serve_as(&mut self.command(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat()))
     }
 
     /// Starts the store with this command.
-    pub fn serve_as(&self, command: Command) -> Store {
-        Store { process: Process::start(command), keys: Arc::new(self.keys()), url: self.url() }
+    pub fn serve_as(&self, command: &mut Command) -> Store {
+        let (process, address) = self.start("store", command);
+        Store { process, address, keys: Arc::new(self.keys()), url: self.url() }
+    }
+
+    /// Starts a program that says where it listens.
+    pub fn start(&self, name: &str, command: &mut Command) -> (Process, SocketAddr) {
+        listening(name, self.logs.path(), command)
     }
 }
 
@@ -124,46 +154,11 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// A process that says where it listens, killed when it is dropped.
-pub struct Process {
-    child: Child,
-    /// Address and port.
-    pub address: String,
-}
-
-impl Process {
-    /// Starts it, and waits until it listens.
-    pub fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self { child, address }
-    }
-
-    /// Sends a signal, such as `TERM`.
-    pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
-        assert!(status.unwrap().success());
-    }
-
-    /// Waits until it has ended.
-    pub fn wait(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        _ = self.child.kill();
-        _ = self.child.wait();
-    }
-}
-
 /// A store that runs.
 pub struct Store {
     /// Its process.
     pub process: Process,
+    address: SocketAddr,
     keys: Arc<Keys>,
     url: String,
 }
@@ -192,19 +187,19 @@ impl Answer {
 #[derive(Clone)]
 pub struct Caller {
     agent: ureq::Agent,
-    address: String,
+    address: SocketAddr,
     token: Option<String>,
 }
 
 impl Caller {
     /// A client without a token.
-    pub fn new(address: &str) -> Self {
+    pub fn new(address: SocketAddr) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(20)))
+            .timeout_global(Some(PATIENCE))
             .max_idle_connections_per_host(64)
             .build();
-        Self { agent: config.into(), address: address.to_owned(), token: None }
+        Self { agent: config.into(), address, token: None }
     }
 
     /// One that sends this token.
@@ -262,7 +257,7 @@ impl Caller {
 impl Store {
     /// A client without a token.
     pub fn anyone(&self) -> Caller {
-        Caller::new(&self.process.address)
+        Caller::new(self.address)
     }
 
     /// A client with an edge's token.
@@ -273,10 +268,8 @@ impl Store {
 
     /// A client with a Management API token of the tenant `name`, with every scope, from the command line.
     pub fn owner(&self, name: &str) -> Caller {
-        let mut command = Command::new(BINARY);
-        let output = command.args(["token", "--tenant", name, "--database-url", &self.url]).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        self.anyone().with_token(String::from_utf8(output.stdout).unwrap().trim())
+        let mut command = Command::new(store_binary());
+        self.anyone().with_token(output_of(command.args(["token", "--tenant", name, "--database-url", &self.url])))
     }
 
     /// The value of a metric, 0 if it is not shown.
@@ -309,13 +302,4 @@ pub fn public() -> Value {
             "token_endpoint_auth_method": "none"
         }
     })
-}
-
-/// Waits until `condition` holds, and fails if it does not within ten seconds.
-pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < end, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }

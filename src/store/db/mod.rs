@@ -12,8 +12,14 @@ use super::admission::{NewClient, Refusal};
 use crate::edge_api::Changes;
 use crate::tenant::{Domain, Name, Tenant};
 
-/// Age in seconds from which a client that no server ever asked for makes room when its tenant's quota is used up.
-pub const UNUSED_CLIENT_SECONDS: u64 = 24 * 60 * 60;
+/// What opening does where there is no database.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IfMissing {
+    /// It makes one.
+    Create,
+    /// It fails with [`Error::Missing`] and leaves nothing behind.
+    Refuse,
+}
 
 /// A tenant as the database has it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -62,7 +68,9 @@ pub trait Database: Send + Sync {
     /// The name stays. [`Error::HostTaken`] leaves everything as it was.
     async fn replace_tenant(&self, changed: &StoredTenant) -> Result<bool, Error>;
 
-    /// Deletes a tenant and its clients, and says how many those were; `None` if there is no such tenant.
+    /// Deletes a tenant and its clients, and says how many those were; `None` if there is no such tenant. The tenant
+    /// is gone at once; its clients go little by little, so that nobody waits long, and so do those that an earlier
+    /// call left behind because it was cut off.
     async fn delete_tenant(&self, name: &Name) -> Result<Option<u64>, Error>;
 
     /// One page of what changed after the change `after` of the database `instance`; everything if that names
@@ -91,6 +99,11 @@ pub enum Error {
         /// The tenant that has it.
         tenant: String,
     },
+    /// There is no database, and the caller wants none made.
+    #[error(
+        "there is no database at {0}; look at --database-url and DATABASE_URL, or make one with `dcr-store tenant create`"
+    )]
+    Missing(String),
     /// The database cannot be opened, or is not fit to be.
     #[error("cannot open the database {place}: {reason}")]
     Open {

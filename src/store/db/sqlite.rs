@@ -16,9 +16,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use sqlx::sqlite::{SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::Mutex;
 
-use self::open::{connect_options, inspect, migrate};
+use self::open::{connect_options, create_empty, has_tables, migrate};
 use self::register::{KnownTenants, register};
-use super::{Database, Error, Registered, StoredTenant};
+use super::{Database, Error, IfMissing, Registered, StoredTenant};
 use crate::edge_api::{Changes, TenantChange};
 use crate::store::admission::{NewClient, Refusal};
 use crate::tenant::{Domain, Name, Tenant};
@@ -36,6 +36,13 @@ const WAL_PAGES: u32 = 4_000;
 /// Connections that read at the same time.
 const READERS: u32 = 4;
 
+/// Clients of a deleted tenant that are deleted in one transaction.
+const DELETED_CLIENTS: u32 = 2_000;
+
+/// How long others get between two such transactions: the longest that SQLite sleeps while it waits for a lock, so
+/// that whoever waits for this one finds it free.
+const DELETION_PAUSE: Duration = Duration::from_millis(100);
+
 /// Most tenants on one page of the change feed.
 const PAGE_TENANTS: usize = 500;
 
@@ -50,12 +57,17 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the database at `path`, creates it if there is none, and brings its tables up to date. A file that this
-    /// binary cannot serve stays as it is.
-    pub async fn open(path: &Path) -> Result<Self, Error> {
+    /// Opens the database at `path`, and brings its tables up to date. If there is none it is made, or it is
+    /// [`Error::Missing`]. A file that this binary cannot serve stays as it is.
+    pub async fn open(path: &Path, if_missing: IfMissing) -> Result<Self, Error> {
         let place = path.display().to_string();
         let refuse = |reason: String| Error::Open { place: place.clone(), reason };
-        inspect(path).await.map_err(refuse)?;
+        if !has_tables(path).await.map_err(refuse)? {
+            match if_missing {
+                IfMissing::Create => create_empty(path).map_err(refuse)?,
+                IfMissing::Refuse => return Err(Error::Missing(place)),
+            }
+        }
         let options = connect_options(path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -83,6 +95,34 @@ impl Sqlite {
         migrate(&writer).await.map_err(refuse)?;
         let readers = pool(READERS).await.map_err(|error| refuse(describe(&error)))?;
         Ok(Self { readers, writer, known: Mutex::default() })
+    }
+}
+
+impl Sqlite {
+    /// The slots of deleted tenants whose clients are not all deleted yet.
+    async fn dead_tenants_with_clients(&self) -> Result<Vec<i64>, Error> {
+        const READ: &str = "SELECT slot FROM tenants \
+                            WHERE deleted = 1 AND EXISTS (SELECT 1 FROM clients WHERE tenant = slot)";
+        Ok(sqlx::query_scalar(READ).fetch_all(&self.readers).await?)
+    }
+
+    /// Deletes the clients of a deleted tenant, and says how many those were.
+    async fn delete_clients(&self, slot: i64) -> Result<u64, Error> {
+        let mut clients = 0_u64;
+        loop {
+            let deleted =
+                sqlx::query("DELETE FROM clients WHERE rowid IN (SELECT rowid FROM clients WHERE tenant = ? LIMIT ?)")
+                    .bind(slot)
+                    .bind(DELETED_CLIENTS)
+                    .execute(&self.writer)
+                    .await?
+                    .rows_affected();
+            clients = clients.saturating_add(deleted);
+            if deleted < DELETED_CLIENTS.into() {
+                return Ok(clients);
+            }
+            tokio::time::sleep(DELETION_PAUSE).await;
+        }
     }
 }
 
@@ -314,9 +354,15 @@ impl Database for Sqlite {
         .await?;
         let Some(slot) = slot else { return Ok(None) };
         write_domains(&mut transaction, slot, &[]).await?;
-        let clients = sqlx::query("DELETE FROM clients WHERE tenant = ?").bind(slot).execute(&mut *transaction).await?;
         transaction.commit().await?;
-        Ok(Some(clients.rows_affected()))
+        let mut clients = 0;
+        for dead in self.dead_tenants_with_clients().await? {
+            let deleted = self.delete_clients(dead).await?;
+            if dead == slot {
+                clients = deleted;
+            }
+        }
+        Ok(Some(clients))
     }
 
     async fn changes(&self, after: u64, instance: Option<&str>) -> Result<Changes, Error> {

@@ -1,17 +1,21 @@
 //! The edge's interface: [`crate::edge_api`] over HTTP.
 
+use std::sync::atomic::Ordering;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequestParts, Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::App;
-use super::error::EdgeError;
-use crate::edge_api::{Changes, RegisterClient, RegisteredClient};
+use super::error::{EdgeError, Reason};
+use crate::edge_api::{Changes, REQUEST_ID_HEADER, RegisterClient, RegisteredClient};
 use crate::registration::is_client_id;
 use crate::store::admission::NewClient;
 use crate::store::token::Kind;
@@ -56,6 +60,29 @@ pub async fn register(
     Ok((status, Json(body)))
 }
 
+/// Logs a registration that was not made, without anything that its client sent.
+pub async fn log_refusal(
+    path: Result<Path<(String, String)>, PathRejection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let request_id = request.headers().get(REQUEST_ID_HEADER).and_then(harmless_id);
+    let response = next.run(request).await;
+    if let Some(Reason { error, outcome }) = response.extensions().get() {
+        let tenant = path.ok().and_then(|Path((tenant, _))| Name::try_from(tenant).ok());
+        let tenant = tenant.as_ref().map(Name::as_str);
+        tracing::info!(request_id, tenant, outcome, error, "a registration was not made");
+    }
+    response
+}
+
+/// A request's id, unless it could harm a log.
+fn harmless_id(value: &HeaderValue) -> Option<String> {
+    let harmless = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let id = value.to_str().ok()?;
+    ((1..=128).contains(&id.len()) && id.bytes().all(harmless)).then(|| id.to_owned())
+}
+
 fn sha256_digest(text: &str) -> Result<[u8; 32], EdgeError> {
     let mut digest = [0; 32];
     let is_lower = !text.bytes().any(|b| b.is_ascii_uppercase());
@@ -81,5 +108,10 @@ pub async fn changes(
     query: Result<Query<ChangesQuery>, QueryRejection>,
 ) -> Result<Json<Changes>, EdgeError> {
     let Query(query) = query.map_err(|_| EdgeError::bad_request("after must be the number of a change"))?;
-    Ok(Json(app.database.changes(query.after, query.instance.as_deref()).await?))
+    let changes = app.database.changes(query.after, query.instance.as_deref()).await?;
+    // An edge names what it has in force, so this one has everything.
+    if query.instance.as_ref() == Some(&changes.instance) && query.after == changes.head {
+        app.in_force.store(true, Ordering::Relaxed);
+    }
+    Ok(Json(changes))
 }

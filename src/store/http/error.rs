@@ -18,13 +18,23 @@ const UNAVAILABLE: &str = "the store cannot do this at the moment; try again";
 pub struct EdgeError {
     status: StatusCode,
     error: &'static str,
+    outcome: &'static str,
     description: String,
+}
+
+/// Why a request was refused, for the log. It goes with the response, inside of the process only.
+#[derive(Clone, Copy)]
+pub struct Reason {
+    /// The error's code.
+    pub error: &'static str,
+    /// What became of the registration, or the code once more if it did not get that far.
+    pub outcome: &'static str,
 }
 
 impl EdgeError {
     /// An error with its code and a sentence.
     pub fn new(status: StatusCode, error: &'static str, description: impl Into<String>) -> Self {
-        Self { status, error, description: description.into() }
+        Self { status, error, outcome: error, description: description.into() }
     }
 
     /// The request is not well-formed.
@@ -32,16 +42,17 @@ impl EdgeError {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)
     }
 
-    fn unavailable() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", UNAVAILABLE)
+    /// The store cannot do it now.
+    pub fn unavailable(description: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", description)
     }
 }
 
 impl From<NotRegistered> for EdgeError {
     fn from(reason: NotRegistered) -> Self {
-        let refusal = match reason {
-            NotRegistered::Refused(refusal) => refusal,
-            NotRegistered::Busy | NotRegistered::Failed => return Self::unavailable(),
+        let outcome = reason.outcome();
+        let NotRegistered::Refused(refusal) = reason else {
+            return Self { outcome, ..Self::unavailable(UNAVAILABLE) };
         };
         let (status, error) = match &refusal {
             Refusal::UnknownTenant => (StatusCode::NOT_FOUND, "not_found"),
@@ -50,14 +61,14 @@ impl From<NotRegistered> for EdgeError {
             Refusal::SecretMismatch => (StatusCode::BAD_REQUEST, "invalid_request"),
             Refusal::Conflict => (StatusCode::CONFLICT, "conflict"),
         };
-        Self::new(status, error, refusal.to_string())
+        Self { outcome, ..Self::new(status, error, refusal.to_string()) }
     }
 }
 
 impl From<db::Error> for EdgeError {
     fn from(error: db::Error) -> Self {
         tracing::error!(%error, "a request of an edge failed");
-        Self::unavailable()
+        Self::unavailable(UNAVAILABLE)
     }
 }
 
@@ -70,7 +81,9 @@ impl From<BytesRejection> for EdgeError {
 impl IntoResponse for EdgeError {
     fn into_response(self) -> Response {
         let body = ErrorBody { error: self.error.to_owned(), error_description: self.description };
-        with_status(self.status, Json(body))
+        let mut response = with_status(self.status, Json(body));
+        response.extensions_mut().insert(Reason { error: self.error, outcome: self.outcome });
+        response
     }
 }
 

@@ -1,25 +1,29 @@
 //! For whoever watches the process.
 
+use std::sync::atomic::Ordering;
+
 use axum::extract::State;
-use axum::http::StatusCode;
 
 use super::App;
+use super::error::EdgeError;
 
 /// `GET /livez`: the process runs.
 pub async fn live() -> &'static str {
     "live\n"
 }
 
-/// `GET /readyz`: the database answers, and no shutdown has begun.
-pub async fn ready(State(app): State<App>) -> (StatusCode, &'static str) {
+/// `GET /readyz`: the database answers, no shutdown has begun, and an edge has put everything in force if that is
+/// asked for.
+pub async fn ready(State(app): State<App>) -> Result<&'static str, EdgeError> {
     if *app.stopping.borrow() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+        return Err(EdgeError::unavailable("the store is shutting down"));
     }
-    match app.database.ping().await {
-        Ok(()) => (StatusCode::OK, "ready\n"),
-        Err(error) => {
-            tracing::warn!(%error, "not ready");
-            (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n")
-        }
+    if !app.in_force.load(Ordering::Relaxed) {
+        return Err(EdgeError::unavailable("no edge has put the settings in force yet"));
     }
+    app.database.ping().await.map_err(|error| {
+        tracing::warn!(%error, "not ready");
+        EdgeError::unavailable("the database does not answer")
+    })?;
+    Ok("ready\n")
 }

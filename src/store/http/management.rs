@@ -7,12 +7,12 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use mediatype::{MediaType, names};
 use serde_json::{Map, Value};
 
 use super::App;
 use super::error::ManagementError;
 use crate::edge_api::TENANT_HEADER;
+use crate::media_type::is_json;
 use crate::store::db::{self, StoredTenant, update_tenant};
 use crate::store::token::{Claims, Kind};
 use crate::store::unix_now;
@@ -74,7 +74,7 @@ pub async fn change_settings(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ManagementError> {
     access.require("update:tenant_settings")?;
-    if !is_json(&headers) {
+    if !is_json(headers.get_all(header::CONTENT_TYPE).iter().map(HeaderValue::as_bytes)) {
         let message = "The content-type must be application/json";
         return Err(ManagementError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
@@ -98,13 +98,6 @@ pub async fn change_settings(
         response.headers_mut().insert(header::WARNING, HeaderValue::from_static(SWITCHED_ON));
     }
     Ok(response)
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
-    let media_type = value.to_str().ok().and_then(|text| MediaType::parse(text).ok());
-    media_type.is_some_and(|media_type| media_type.essence() == MediaType::new(names::APPLICATION, names::JSON))
 }
 
 /// Merges a patch: members of `flags` and of `dcr_edge` replace one by one, others as a whole, and `null` brings a

@@ -41,11 +41,7 @@ pub fn outcome(answer: &Result<Registered, Refusal>) -> &'static str {
     match answer {
         Ok(registered) if registered.created => "created",
         Ok(_) => "existing",
-        Err(Refusal::UnknownTenant) => "unknown_tenant",
-        Err(Refusal::Disabled) => "disabled",
-        Err(Refusal::Invalid(_) | Refusal::SecretMismatch) => "invalid",
-        Err(Refusal::QuotaUsedUp) => "quota",
-        Err(Refusal::Conflict) => "conflict",
+        Err(refusal) => refusal.outcome(),
     }
 }
 
@@ -67,7 +63,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts what became of a registration: an [`outcome`], `busy` or `failed`.
+    /// Counts what became of a registration: an [`outcome`], or that of a `NotRegistered`.
     pub fn registration(&self, outcome: &'static str) {
         self.registrations.get_or_create(&RegistrationLabels { outcome }).inc();
     }

@@ -13,6 +13,7 @@ pub mod management;
 pub mod metrics;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -45,12 +46,17 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Whether a shutdown has begun.
     pub stopping: watch::Receiver<bool>,
+    /// Whether an edge has put everything in force, or nobody wants to know.
+    pub in_force: Arc<AtomicBool>,
 }
 
 /// Every route of the store.
 pub fn router(app: App) -> Router {
     Router::new()
-        .route("/edge/v1/tenants/{tenant}/clients/{client_id}", put(edge::register))
+        .route(
+            "/edge/v1/tenants/{tenant}/clients/{client_id}",
+            put(edge::register).route_layer(middleware::from_fn(edge::log_refusal)),
+        )
         .route(CHANGES_PATH, get(edge::changes))
         .route("/api/v2/tenants/settings", get(management::settings).patch(management::change_settings))
         .route("/livez", get(health::live))

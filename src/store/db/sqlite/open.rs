@@ -18,14 +18,30 @@ pub(super) fn connect_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new().filename(path).disable_statement_logging()
 }
 
-/// Looks at the file without changing anything, and makes an empty one if there is none.
-pub(super) async fn inspect(path: &Path) -> Result<(), String> {
+/// Makes an empty file for a database, for its owner only, unless there is one.
+pub(super) fn create_empty(path: &Path) -> Result<(), String> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => return sync_parent(path).map_err(|error| error.to_string()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err("its folder does not exist; create the folder first".to_owned());
+        Ok(_) => sync_parent(path).map_err(|error| error.to_string()),
+        Err(error) => match error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            io::ErrorKind::NotFound => Err("its folder does not exist; create the folder first".to_owned()),
+            _ => Err(error.to_string()),
+        },
+    }
+}
+
+/// Looks at the file without changing anything: whether it is a database of ours, or is empty or not there. All else
+/// is an error.
+pub(super) async fn has_tables(path: &Path) -> Result<bool, String> {
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => {
+            return Err(format!(
+                "it is a folder; name a file in it, such as sqlite://{}",
+                path.join("dcr.db").display()
+            ));
         }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error.to_string()),
     }
     let started = Instant::now();
@@ -62,7 +78,7 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-async fn inspect_tables(path: &Path, immutable: bool) -> Result<(), String> {
+async fn inspect_tables(path: &Path, immutable: bool) -> Result<bool, String> {
     let mut connection = connect_options(path)
         .read_only(true)
         .immutable(immutable)
@@ -73,16 +89,16 @@ async fn inspect_tables(path: &Path, immutable: bool) -> Result<(), String> {
     let finding = inspect_open_tables(&mut connection).await;
     // A file that is no database cannot be closed cleanly either, and the finding says more.
     let closed = connection.close().await.map_err(|error| describe(&error));
-    finding.and(closed)
+    finding.and_then(|finding| closed.map(|()| finding))
 }
 
-async fn inspect_open_tables(connection: &mut SqliteConnection) -> Result<(), String> {
+async fn inspect_open_tables(connection: &mut SqliteConnection) -> Result<bool, String> {
     let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table'")
         .fetch_all(&mut *connection)
         .await
         .map_err(|error| describe(&error))?;
     if tables.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     const FOREIGN: &str = "the file is a database of another program; choose another path";
     if !tables.iter().any(|table| table == "_sqlx_migrations") {
@@ -105,7 +121,7 @@ async fn inspect_open_tables(connection: &mut SqliteConnection) -> Result<(), St
             Some(_) => {}
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Brings the tables up to date. The transaction around it keeps two processes that start at the same time apart.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::QueryBuilder;
 use sqlx::sqlite::SqliteConnection;
 
-use super::super::{Error, Registered, UNUSED_CLIENT_SECONDS};
+use super::super::{Error, Registered};
 use super::{column, count, to_json, unreadable};
 use crate::store::admission::{Admitted, NewClient, Refusal, admit};
 use crate::tenant::{Name, Settings};
@@ -142,11 +142,7 @@ pub(super) async fn register(
         });
     }
 
-    let kept = outcomes.iter().filter_map(|outcome| match outcome {
-        Outcome::Settled(Ok(registered)) => Some(registered.client_id.as_str()),
-        _ => None,
-    });
-    let mut room = make_room(connection, &new, &to_json(&kept.collect::<Vec<_>>())?, now).await?;
+    let mut room = room(connection, &new).await?;
     let has_room = |checked: &Checked| match room.get_mut(&checked.tenant.slot) {
         None => true,
         Some(room) => room.checked_sub(1).map(|less| *room = less).is_some(),
@@ -229,45 +225,16 @@ async fn stored_by_fold_key(
     Ok(by_key.collect())
 }
 
-/// How many new clients each tenant with a quota may still have. If that is less than it wants, clients that no
-/// server ever asked for make room, the oldest first, except those in the JSON array `kept`.
-async fn make_room(
-    connection: &mut SqliteConnection,
-    new: &[Checked<'_>],
-    kept: &str,
-    now: u64,
-) -> Result<HashMap<i64, u64>, Error> {
-    let mut wanted: HashMap<i64, (u64, u64)> = HashMap::new();
-    for checked in new {
-        if let Some(quota) = checked.tenant.settings.dcr_edge.client_quota {
-            let (_, wanted) = wanted.entry(checked.tenant.slot).or_insert((quota.get().into(), 0));
-            *wanted = wanted.saturating_add(1);
-        }
-    }
-    let mut room = HashMap::with_capacity(wanted.len());
-    for (slot, (quota, wanted)) in wanted {
+/// How many new clients each tenant with a quota may still have.
+async fn room(connection: &mut SqliteConnection, new: &[Checked<'_>]) -> Result<HashMap<i64, u64>, Error> {
+    let mut room = HashMap::new();
+    for KnownTenant { slot, settings } in new.iter().map(|checked| checked.tenant) {
+        let Some(quota) = settings.dcr_edge.client_quota.filter(|_| !room.contains_key(slot)) else { continue };
         let have: i64 = sqlx::query_scalar("SELECT count(*) FROM clients WHERE tenant = ?")
             .bind(slot)
             .fetch_one(&mut *connection)
             .await?;
-        let have = count(have)?;
-        let surplus = have.saturating_add(wanted).saturating_sub(quota);
-        let mut dropped = 0;
-        if surplus > 0 {
-            dropped = sqlx::query(
-                "DELETE FROM clients WHERE client_id IN ( \
-                 SELECT client_id FROM clients WHERE tenant = ? AND last_used_at IS NULL AND issued_at <= ? \
-                 AND client_id NOT IN (SELECT value FROM json_each(?)) ORDER BY issued_at LIMIT ?)",
-            )
-            .bind(slot)
-            .bind(column(now.saturating_sub(UNUSED_CLIENT_SECONDS)))
-            .bind(kept)
-            .bind(column(surplus))
-            .execute(&mut *connection)
-            .await?
-            .rows_affected();
-        }
-        room.insert(slot, quota.saturating_sub(have.saturating_sub(dropped)));
+        room.insert(*slot, u64::from(quota.get()).saturating_sub(count(have)?));
     }
     Ok(room)
 }

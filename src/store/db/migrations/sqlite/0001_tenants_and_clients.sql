@@ -35,11 +35,10 @@ CREATE TABLE clients (
     metadata TEXT NOT NULL,
     client_secret_sha256 BLOB,
     fingerprint BLOB,
-    issued_at INTEGER NOT NULL,
-    last_used_at INTEGER
+    issued_at INTEGER NOT NULL
 ) STRICT;
 
-CREATE INDEX clients_by_age ON clients (tenant, issued_at);
+CREATE INDEX clients_tenant ON clients (tenant);
 
 -- Not unique: a tenant may begin to fold equal clients when it has some already.
 CREATE INDEX clients_fingerprint ON clients (tenant, fingerprint) WHERE fingerprint IS NOT NULL;
