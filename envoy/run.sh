@@ -14,7 +14,12 @@ HTTPS_PORT=${HTTPS_PORT:-10443}
 ADMIN_PORT=${ADMIN_PORT:-9901}
 STORE_PORT=${STORE_PORT:-8081}
 RUN_DIR=${RUN_DIR:-.run}
+# As a word of the shell, for what is printed.
+run_dir=$(printf '%q' "$RUN_DIR")
+pid_file=$RUN_DIR/run.pid
 CONCURRENCY=${CONCURRENCY:-2}
+database_in_run_dir=
+[[ -n ${DATABASE_URL:-} ]] || database_in_run_dir=yes
 # From the environment only: it may have a password in it, and arguments are public.
 export DATABASE_URL=${DATABASE_URL:-sqlite://$RUN_DIR/dcr.db}
 export DCR_STORE=target/release/dcr-store WASM=target/wasm32-wasip1/release/dcr_edge.wasm
@@ -30,8 +35,25 @@ is_in_use() {
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
+# Prints the process that wrote FILE, if it still runs and is PROGRAM: ids are used again.
+process_of() {
+    local file=$1 program=$2 pid
+    pid=$(cat "$file" 2>/dev/null) && [[ $pid =~ ^[1-9][0-9]*$ && $pid != "$$" ]] || return 1
+    tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -q "\(^\|/\)$program\$" && printf '%s\n' "$pid"
+}
+
+# Says why a port may be in use: a run that was killed leaves its programs behind.
+left_behind() {
+    local name=$1 pid
+    pid=$(process_of "$RUN_DIR/$name.pid" "$2") || return 0
+    printf ' (an earlier run left its %s behind: kill %s)' "$name" "$pid"
+}
+
 check() {
-    local name port seen=' '
+    local name port pid program seen=' '
+    if pid=$(process_of "$pid_file" run.sh); then
+        fail "process $pid runs a gateway in RUN_DIR=$run_dir: stop it, or choose another directory with RUN_DIR=DIR"
+    fi
     for name in HTTP_PORT HTTPS_PORT ADMIN_PORT STORE_PORT; do
         port=${!name}
         if ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then
@@ -39,10 +61,16 @@ check() {
         fi
         [[ $seen != *" $port "* ]] || fail "$name=$port is given twice: each port needs its own number"
         seen+="$port "
-        ! is_in_use "$port" || fail "port $port is in use: stop what listens there, or choose another with $name=PORT"
+        if is_in_use "$port"; then
+            program=(envoy envoy)
+            [[ $name != STORE_PORT ]] || program=(store dcr-store)
+            fail "port $port is in use: stop what listens there$(left_behind "${program[@]}"), or choose another with $name=PORT"
+        fi
     done
     [[ $CONCURRENCY =~ ^[1-9][0-9]*$ ]] || fail "CONCURRENCY=$CONCURRENCY is not a number of workers"
-    [[ ! -e $RUN_DIR || -d $RUN_DIR ]] || fail "RUN_DIR=$RUN_DIR is not a directory"
+    [[ ! -e $RUN_DIR || -d $RUN_DIR ]] || fail "RUN_DIR=$run_dir is not a directory"
+    [[ -z $database_in_run_dir || $RUN_DIR != *['?#%']* ]] ||
+        fail "RUN_DIR=$run_dir has one of ?, # and % in it, which the database's URL cannot have: choose another directory, or set DATABASE_URL"
     command -v openssl >/dev/null || fail 'openssl is missing: install it (Debian: apt install openssl)'
 }
 
@@ -53,6 +81,14 @@ check
 envoy=$(envoy/get-envoy.sh "${ENVOY_VERSION:?is set by make: run make run}")
 umask 077
 mkdir -p "$RUN_DIR"
+# Of two that start at the same moment only one gets the name: a link is made complete or not at all.
+process_of "$pid_file" run.sh >/dev/null || rm -f "$pid_file"
+printf '%s\n' "$$" >"$pid_file.$$"
+ln "$pid_file.$$" "$pid_file" 2>/dev/null || {
+    rm -f "$pid_file.$$"
+    fail "another gateway has just been started in RUN_DIR=$run_dir"
+}
+rm -f "$pid_file.$$"
 
 # --- processes ----------------------------------------------------------------------------------------------------
 
@@ -69,11 +105,12 @@ start() {
     set +m
     names+=("$name")
     pids[$name]=$!
+    printf '%s\n' "$!" >"$RUN_DIR/$name.pid"
 }
 
 stop_all() {
     trap '' INT TERM HUP
-    local i pid tries
+    local i name pid tries
     for ((i = ${#names[@]} - 1; i >= 0; i--)); do
         pid=${pids[${names[i]}]}
         kill -TERM "$pid" 2>/dev/null || continue
@@ -84,6 +121,8 @@ stop_all() {
         kill -KILL "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
+    for name in "${names[@]}"; do rm -f "$RUN_DIR/$name.pid"; done
+    rm -f "$pid_file"
 }
 trap stop_all EXIT
 trap 'printf "\nstopping\n"; exit 0' INT TERM HUP
@@ -94,7 +133,7 @@ check_alive() {
     for name in "${names[@]}"; do
         kill -0 "${pids[$name]}" 2>/dev/null && continue
         tail -n 10 "$RUN_DIR/$name.log" >&2
-        fail "$name has ended; the lines above are the end of $RUN_DIR/$name.log"
+        fail "$name has ended; the lines above are the end of $run_dir/$name.log"
     done
 }
 
@@ -114,7 +153,7 @@ wait_until() {
     shift
     until "$@"; do
         check_alive
-        ((SECONDS < deadline)) || fail "$what is not ready after 60 seconds; see $RUN_DIR/*.log"
+        ((SECONDS < deadline)) || fail "$what is not ready after 60 seconds; see $run_dir/*.log"
         sleep 0.1
     done
 }
@@ -123,31 +162,26 @@ answers_200() {
     [[ $(status_of "$@") == 200 ]]
 }
 
-# 503 stands for settings that have not arrived; any other answer to a GET, such as 405, costs no token of the limit.
-has_settings() {
-    local status
-    status=$(status_of "$HTTP_PORT" /oidc/register) && [[ $status != 503 ]]
-}
-
 authorization_server_listens() {
     AUTHORIZATION_SERVER_PORT=$(sed -n 's/^listening on .*:\([0-9]*\)$/\1/p' "$RUN_DIR/authorization-server.log")
     [[ -n $AUTHORIZATION_SERVER_PORT ]]
 }
 
 start authorization-server "$DCR_STORE" stub-authorization-server --listen 127.0.0.1:0
-start store "$DCR_STORE" serve --listen "127.0.0.1:$STORE_PORT"
+# Whoever finds both /readyz and Envoy's /ready at 200 may register: Envoy is ready before it has the settings.
+start store "$DCR_STORE" serve --listen "127.0.0.1:$STORE_PORT" --ready-after-edge
 wait_until 'the stub authorization server' authorization_server_listens
-wait_until 'the store' answers_200 "$STORE_PORT" /readyz
+wait_until 'the store' answers_200 "$STORE_PORT" /livez
 
 export HTTP_PORT HTTPS_PORT ADMIN_PORT STORE_PORT AUTHORIZATION_SERVER_PORT
 export LISTEN_HOST=127.0.0.1 ADMIN_HOST=127.0.0.1 STORE_HOST=127.0.0.1 AUTHORIZATION_SERVER_HOST=127.0.0.1
-envoy/prepare.sh "$RUN_DIR"
+notice=$(envoy/prepare.sh "$RUN_DIR")
 # Each connection takes a file descriptor, and the usual soft limit is 1024.
 ulimit -S -n "$(ulimit -H -n)" 2>/dev/null || true
 DCR_EDGE_TOKEN=$(cat "$RUN_DIR/edge-token") start envoy \
     "$envoy" -c "$RUN_DIR/envoy.yaml" --concurrency "$CONCURRENCY" --disable-hot-restart
 wait_until 'Envoy' answers_200 "$ADMIN_PORT" /ready
-wait_until 'the filter' has_settings
+wait_until 'the filter' answers_200 "$STORE_PORT" /readyz
 
 without_password() {
     if [[ $1 =~ ^([a-z]+://)[^/@]*@(.*)$ ]]; then
@@ -157,19 +191,26 @@ without_password() {
     fi
 }
 
+authority=
+if openssl verify -CAfile "$RUN_DIR/ca.pem" "$RUN_DIR/server.pem" >/dev/null 2>&1; then
+    authority=" (authority: $run_dir/ca.pem)"
+fi
+
 cat <<END
 
 dcr-edge is ready; Ctrl-C stops it.
 
-  gateway   http://localhost:$HTTP_PORT and https://localhost:$HTTPS_PORT (authority: $RUN_DIR/ca.pem)
+  gateway   http://localhost:$HTTP_PORT and https://localhost:$HTTPS_PORT$authority
   store     http://127.0.0.1:$STORE_PORT, database $(without_password "$DATABASE_URL")
   admin     http://127.0.0.1:$ADMIN_PORT (Envoy)
-  logs      $RUN_DIR/*.log
-
+  logs      $run_dir/*.log
+${notice:+
+Note: $notice
+}
 1. Switch registration on. Answers 200 with the tenant's settings; the edge has them within two seconds.
 
 curl -i -X PATCH http://localhost:$HTTP_PORT/api/v2/tenants/settings \\
-  -H "authorization: Bearer \$(cat $RUN_DIR/management-token)" \\
+  -H "authorization: Bearer \$(cat $run_dir/management-token)" \\
   -H 'content-type: application/json' \\
   -d '{"flags": {"enable_dynamic_client_registration": true}}'
 
