@@ -71,6 +71,7 @@ check() {
     [[ ! -e $RUN_DIR || -d $RUN_DIR ]] || fail "RUN_DIR=$run_dir is not a directory"
     [[ -z $database_in_run_dir || $RUN_DIR != *['?#%']* ]] ||
         fail "RUN_DIR=$run_dir has one of ?, # and % in it, which the database's URL cannot have: choose another directory, or set DATABASE_URL"
+    command -v flock >/dev/null || fail 'flock is missing: install it (Debian: apt install util-linux)'
     command -v openssl >/dev/null || fail 'openssl is missing: install it (Debian: apt install openssl)'
 }
 
@@ -81,14 +82,10 @@ check
 envoy=$(envoy/get-envoy.sh "${ENVOY_VERSION:?is set by make: run make run}")
 umask 077
 mkdir -p "$RUN_DIR"
-# Of two that start at the same moment only one gets the name: a link is made complete or not at all.
-process_of "$pid_file" run.sh >/dev/null || rm -f "$pid_file"
-printf '%s\n' "$$" >"$pid_file.$$"
-ln "$pid_file.$$" "$pid_file" 2>/dev/null || {
-    rm -f "$pid_file.$$"
-    fail "another gateway has just been started in RUN_DIR=$run_dir"
-}
-rm -f "$pid_file.$$"
+# Held by what this starts, too: what a killed gateway left behind keeps the folder until it is gone.
+exec {lock}>"$RUN_DIR/run.lock"
+flock --nonblock "$lock" || fail "another gateway runs in RUN_DIR=$run_dir$(left_behind store dcr-store)$(left_behind envoy envoy): stop it, or choose another RUN_DIR"
+printf '%s\n' "$$" >"$pid_file"
 
 # --- processes ----------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::environment::{CasMismatch, Environment};
-use super::limiter;
+use crate::rate_limit::Bucket;
 use crate::tenant::{Domain, Tenant};
 
 /// Names one state of one tenant. The epoch tells two databases apart that number their changes alike.
@@ -150,7 +150,7 @@ pub fn publish<E: Environment>(
         // The bucket is there before anybody can look for it, and is never made twice.
         let bucket = keys.bucket(slot);
         if environment.shared(&bucket).is_none() {
-            let _ = environment.set_shared(&bucket, &limiter::FULL, None);
+            let _ = environment.set_shared(&bucket, &Bucket::default().encode(), None);
         }
         let _ = environment.set_shared(&keys.side(slot, side), &[&stamp.encode(), json].concat(), None);
     }
@@ -166,11 +166,6 @@ pub fn publish<E: Environment>(
         Ok(()) => Published::InForce,
         Err(CasMismatch) => Published::Lost,
     }
-}
-
-/// Whether anything is in force for the tenant in `slot`.
-pub fn is_in_force<E: Environment>(environment: &E, keys: &Keys, slot: u32) -> bool {
-    environment.shared(&keys.pointer(slot)).and_then(|shared| Pointer::decode(&shared.value)).is_some_and(|p| p.live)
 }
 
 /// Puts every tenant out of force that was not told in this epoch. `slots` bounds the slots ever told.

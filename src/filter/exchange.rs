@@ -165,7 +165,11 @@ impl Exchange {
             }
             Lookup::Unknown => return Err(Refusal::UnknownHost),
         };
-        match endpoint.map_err(|Disguised| Refusal::DisguisedPath)? {
+        let endpoint = endpoint.map_err(|Disguised| {
+            self.allow_origin(&tenant.tenant, head);
+            Refusal::DisguisedPath
+        })?;
+        match endpoint {
             Endpoint::Other | Endpoint::Protected => Ok(Admission::Pass),
             Endpoint::Management => {
                 environment.set_request_header(TENANT_HEADER, tenant.tenant.name.as_str());

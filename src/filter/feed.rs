@@ -189,11 +189,7 @@ impl Feed {
             Some(Ok(tenant)) => tenant.domains,
             Some(Err(error)) => {
                 self.unreadable(environment, change, &error.to_string());
-                // While everything is told, what is in the slot may be another tenant's.
-                if !cursor.telling && board::is_in_force(environment, keys, slot) {
-                    return Published::Outdated;
-                }
-                // Nothing else is in force: its hosts are known, and refused as long as it cannot be read.
+                // What was in force is not what the owner wants any more. Its hosts are refused while it cannot be read.
                 json.and_then(|json| serde_json::from_slice(json).ok())
                     .map(|Hosts { domains }| domains)
                     .unwrap_or_default()
@@ -205,7 +201,8 @@ impl Feed {
     fn unreadable<E: Environment>(&self, environment: &E, change: &TenantChange, error: &str) {
         environment.count(Reason::SettingsUnreadable);
         let (slot, version) = (change.slot, change.version);
-        let line = format!("tenant in slot {slot}: change {version} cannot be read and is not in force: {error}");
+        let line =
+            format!("tenant in slot {slot}: change {version} cannot be read, and its hosts are refused: {error}");
         environment.log(Level::Error, &line);
     }
 
@@ -219,7 +216,7 @@ impl Feed {
                 let (reason, advice) = (failure.reason().as_str(), failure.advice());
                 environment.log(
                     Level::Error,
-                    &format!("settings cannot be loaded, the last ones stay in force: {reason}: {advice}"),
+                    &format!("settings cannot be loaded, any loaded before stay in force: {reason}: {advice}"),
                 );
             }
             None => environment.log(Level::Info, "settings are loaded again"),
@@ -332,16 +329,17 @@ mod tests {
     }
 
     #[test]
-    fn one_unreadable_tenant_keeps_its_last_settings_and_hides_no_other() {
+    fn an_unreadable_change_is_refused_and_hides_no_other_tenant() {
         let fake = Fake::default();
         let feed = feed(&fake);
         feed.tick(&fake);
         feed.answered(&fake, page("ab", true, 1, false, json!([tenant(1, 1, "a.test")])));
         fake.now.fetch_add(500_000_000, Ordering::Relaxed);
         feed.tick(&fake);
-        let unreadable = json!({"slot": 1, "version": 2, "tenant": {"name": "t", "domains": [], "newer": 1}});
+        let unreadable = json!({"slot": 1, "version": 2, "tenant": {"name": "t", "domains": ["a.test"], "newer": 1}});
         feed.answered(&fake, page("ab", false, 3, false, json!([unreadable, tenant(2, 3, "b.test")])));
-        assert!(finds(&fake, &feed, "a.test") && finds(&fake, &feed, "b.test"));
+        assert!(matches!(feed.worker.copies.look_up(&fake, &feed.worker.keys, "a.test"), Lookup::Unreadable));
+        assert!(finds(&fake, &feed, "b.test"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The tenant's bucket in the data that all workers share.
 
 use super::environment::Environment;
-use crate::rate_limit::{self, Verdict};
+use crate::rate_limit::{self, Bucket, Verdict};
 use crate::tenant::RateLimit;
 
 /// What the limiter says to one request.
@@ -18,9 +18,6 @@ pub enum Outcome {
     Unavailable,
 }
 
-/// A bucket that has all its tokens.
-pub const FULL: [u8; 8] = [0; 8];
-
 /// Takes a token from the bucket at `key`.
 ///
 /// A failed write means that another worker spent a token of the same bucket, so `burst + 8` tries settle it;
@@ -30,11 +27,9 @@ pub fn take<E: Environment>(environment: &E, key: &str, limit: RateLimit) -> Out
     let mut last = None;
     for _ in 0..tries {
         let Some(bucket) = environment.shared(key) else { return Outcome::Unavailable };
-        let Ok(tat) = <[u8; 8]>::try_from(bucket.value.as_slice()).map(u64::from_le_bytes) else {
-            return Outcome::Unavailable;
-        };
-        let verdict = rate_limit::judge(tat, environment.monotonic_nanos(), limit);
-        let stored = verdict.state.map(|state| environment.set_shared(key, &state.to_le_bytes(), Some(bucket.cas)));
+        let Some(state) = Bucket::decode(&bucket.value) else { return Outcome::Unavailable };
+        let verdict = rate_limit::judge(state, environment.monotonic_nanos(), limit);
+        let stored = verdict.state.map(|state| environment.set_shared(key, &state.encode(), Some(bucket.cas)));
         // A denial stands whether it was stored or not; an admission counts only if it was.
         if !verdict.admitted || matches!(stored, Some(Ok(()))) {
             return Outcome::Judged { verdict, contended: false };
@@ -70,7 +65,7 @@ mod tests {
     #[test]
     fn threads_that_race_for_one_bucket_get_its_burst_and_no_more() {
         let fake = Fake::default();
-        fake.set_shared("b", &FULL, None).unwrap();
+        fake.set_shared("b", &Bucket::default().encode(), None).unwrap();
         let total: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
                 .map(|_| scope.spawn(|| (0..200).filter(|_| admitted(take(&fake, "b", LIMIT))).count()))
@@ -83,7 +78,7 @@ mod tests {
     #[test]
     fn endless_contention_denies() {
         let fake = Fake::default();
-        fake.set_shared("b", &FULL, None).unwrap();
+        fake.set_shared("b", &Bucket::default().encode(), None).unwrap();
         fake.lose_every_cas(true);
         let Outcome::Judged { verdict, contended } = take(&fake, "b", LIMIT) else { panic!() };
         assert!(contended && !verdict.admitted);

@@ -1,13 +1,46 @@
-//! The token bucket: GCRA, one `u64` of state.
+//! The token bucket: GCRA.
 //!
 //! The state is the *theoretical arrival time* (TAT), in nanoseconds of a monotonic clock: when the bucket will be
 //! full again. With `burst` tokens and one token back every `interval`, a request at `now` is admitted if it
 //! leaves the bucket at most `burst × interval` short of full; so any window of length `L` admits at most
-//! `burst + L / interval` requests. No timer refills anything, and a change of the limit needs no migration.
+//! `burst + L / interval` requests. No timer refills anything. The interval stands beside the time, because a time
+//! alone would be worth more or fewer tokens after a change of the limit.
 
 use crate::tenant::RateLimit;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// The state of a bucket. The default is a bucket that has all its tokens.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Bucket {
+    /// When it will be full, in nanoseconds.
+    tat: u64,
+    /// Time in which a token comes back, in nanoseconds, under the limit that it was judged by last.
+    interval: u64,
+}
+
+impl Bucket {
+    /// Its bytes in shared data.
+    pub fn encode(self) -> [u8; 16] {
+        (u128::from(self.interval) << 64 | u128::from(self.tat)).to_le_bytes()
+    }
+
+    /// From its bytes; `None` if they are none.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (tat, interval) = bytes.split_first_chunk::<8>()?;
+        Some(Self { tat: u64::from_le_bytes(*tat), interval: u64::from_le_bytes(interval.try_into().ok()?) })
+    }
+
+    /// What is missing to a full bucket of this `interval`: as many tokens as were missing.
+    fn missing(self, now: u64, interval: u64) -> u64 {
+        let missing = self.tat.saturating_sub(now);
+        if self.interval == interval || self.interval == 0 {
+            return missing;
+        }
+        let scaled = u128::from(missing).saturating_mul(u128::from(interval)).div_ceil(u128::from(self.interval));
+        u64::try_from(scaled).unwrap_or(u64::MAX)
+    }
+}
 
 /// What the bucket says to one request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -15,22 +48,22 @@ pub struct Verdict {
     /// Whether the request passes.
     pub admitted: bool,
     /// The state to store; `None` if it is as it was. An admission counts only once it is stored. A denial has one only
-    /// if the state comes from under a more generous limit: the bucket is empty then, and not emptier than that.
-    pub state: Option<u64>,
+    /// after a change of the limit: the bucket is empty then, and never emptier than that.
+    pub state: Option<Bucket>,
     /// Whole tokens that are left afterwards.
     pub remaining: u32,
     /// Nanoseconds from `now` until the next token arrives; 0 if the bucket is full.
     pub next_token_in: u64,
 }
 
-/// Judges a request at `now` (nanoseconds, same clock as `tat`) by a bucket in state `tat`. A fresh bucket is `0`.
-pub fn judge(tat: u64, now: u64, limit: RateLimit) -> Verdict {
+/// Judges a request at `now`, in nanoseconds.
+pub fn judge(bucket: Bucket, now: u64, limit: RateLimit) -> Verdict {
     // Rounded up: never a token more than the limit says.
     let interval = NANOS_PER_SECOND.div_ceil(u64::from(limit.per_second.get())).max(1);
     let capacity = interval.saturating_mul(u64::from(limit.burst.get()));
-    // What is missing to a full bucket. A state from under a more generous limit counts as an empty bucket.
-    let overdrawn = tat.saturating_sub(now) > capacity;
-    let missing = tat.saturating_sub(now).min(capacity);
+    let missing = bucket.missing(now, interval);
+    let is_of_another_limit = missing > capacity || bucket.interval != interval;
+    let missing = missing.min(capacity);
     let after = missing.saturating_add(interval);
     let admitted = after <= capacity;
     let missing = if admitted { after } else { missing };
@@ -39,7 +72,7 @@ pub fn judge(tat: u64, now: u64, limit: RateLimit) -> Verdict {
     let fraction = available.checked_rem(interval).unwrap_or(0);
     Verdict {
         admitted,
-        state: (admitted || overdrawn).then(|| now.saturating_add(missing)),
+        state: (admitted || is_of_another_limit).then(|| Bucket { tat: now.saturating_add(missing), interval }),
         remaining: u32::try_from(whole).unwrap_or(u32::MAX),
         next_token_in: if missing == 0 { 0 } else { interval.saturating_sub(fraction) },
     }
@@ -57,26 +90,47 @@ mod tests {
 
     #[test]
     fn a_fresh_bucket_gives_its_burst_and_then_waits_for_a_token() {
-        let (mut tat, now) = (0, 1_000 * NANOS_PER_SECOND);
+        let (mut bucket, now) = (Bucket::default(), 1_000 * NANOS_PER_SECOND);
         for remaining in (0..5).rev() {
-            let verdict = judge(tat, now, limit(5, 5));
+            let verdict = judge(bucket, now, limit(5, 5));
             assert_eq!(verdict.remaining, remaining);
             assert!(verdict.admitted);
-            tat = verdict.state.unwrap();
+            bucket = verdict.state.unwrap();
         }
-        let denied = judge(tat, now, limit(5, 5));
+        let denied = judge(bucket, now, limit(5, 5));
         assert_eq!(denied, Verdict { admitted: false, state: None, remaining: 0, next_token_in: 200_000_000 });
-        assert!(!judge(tat, now + 199_999_999, limit(5, 5)).admitted);
-        assert!(judge(tat, now + 200_000_000, limit(5, 5)).admitted);
+        assert!(!judge(bucket, now + 199_999_999, limit(5, 5)).admitted);
+        assert!(judge(bucket, now + 200_000_000, limit(5, 5)).admitted);
     }
 
     #[test]
     fn a_lower_limit_takes_effect_at_once_and_locks_nobody_out_longer_than_it_says() {
         let now = NANOS_PER_SECOND;
-        let spent = judge(now + 3_599 * NANOS_PER_SECOND, now, limit(3_600, 1)).state.unwrap();
+        let spent = spend(limit(3_600, 1), now, 3_600);
         let denied = judge(spent, now, limit(5, 5));
         assert_eq!((denied.admitted, denied.remaining, denied.next_token_in), (false, 0, 200_000_000));
         assert!(judge(denied.state.unwrap(), now + denied.next_token_in, limit(5, 5)).admitted);
+    }
+
+    #[test]
+    fn a_change_of_the_refill_gives_no_token_back_and_takes_none() {
+        let now = NANOS_PER_SECOND;
+        let spent = spend(limit(50, 5), now, 48);
+        for per_second in [1, 5, 1_000] {
+            assert_eq!(judge(spent, now, limit(50, per_second)).remaining, 1, "{per_second}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_survives_shared_data_and_nothing_else_is_one() {
+        let bucket = spend(limit(5, 3), 7, 2);
+        assert_eq!(Bucket::decode(&bucket.encode()), Some(bucket));
+        assert_eq!((Bucket::decode(b""), Bucket::decode(&[0; 15]), Bucket::decode(&[0; 17])), (None, None, None));
+    }
+
+    /// A bucket of which so many tokens were spent.
+    fn spend(limit: RateLimit, now: u64, tokens: u32) -> Bucket {
+        (0..tokens).fold(Bucket::default(), |bucket, _| judge(bucket, now, limit).state.unwrap())
     }
 
     proptest! {
@@ -85,11 +139,11 @@ mod tests {
             burst in 1u32..20, per_second in 1u32..2_000,
             gaps in proptest::collection::vec(0u64..300_000_000, 1..200),
         ) {
-            let (mut tat, mut now, mut admitted) = (0, 7 * NANOS_PER_SECOND, Vec::new());
+            let (mut bucket, mut now, mut admitted) = (Bucket::default(), 7 * NANOS_PER_SECOND, Vec::new());
             for gap in gaps {
                 now += gap;
-                let verdict = judge(tat, now, limit(burst, per_second));
-                tat = verdict.state.unwrap_or(tat);
+                let verdict = judge(bucket, now, limit(burst, per_second));
+                bucket = verdict.state.unwrap_or(bucket);
                 if verdict.admitted {
                     admitted.push(now);
                 }
@@ -104,8 +158,8 @@ mod tests {
         }
 
         #[test]
-        fn any_state_is_judged_without_overflow(tat: u64, now: u64, burst in 1u32..=RateLimit::MAX, per_second in 1u32..=RateLimit::MAX) {
-            let verdict = judge(tat, now, limit(burst, per_second));
+        fn any_state_is_judged_without_overflow(tat: u64, interval: u64, now: u64, burst in 1u32..=RateLimit::MAX, per_second in 1u32..=RateLimit::MAX) {
+            let verdict = judge(Bucket { tat, interval }, now, limit(burst, per_second));
             prop_assert!(verdict.remaining <= burst);
             prop_assert!(verdict.next_token_in <= NANOS_PER_SECOND);
         }
