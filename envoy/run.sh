@@ -84,7 +84,10 @@ umask 077
 mkdir -p "$RUN_DIR"
 # Held by what this starts, too: what a killed gateway left behind keeps the folder until it is gone.
 exec {lock}>"$RUN_DIR/run.lock"
-flock --nonblock "$lock" || fail "another gateway runs in RUN_DIR=$run_dir$(left_behind store dcr-store)$(left_behind envoy envoy): stop it, or choose another RUN_DIR"
+if ! flock --nonblock "$lock"; then
+    ! process_of "$pid_file" run.sh >/dev/null || fail "another gateway has just been started in RUN_DIR=$run_dir"
+    fail "RUN_DIR=$run_dir is still in use$(left_behind envoy envoy)$(left_behind store dcr-store)$(left_behind authorization-server dcr-store)"
+fi
 printf '%s\n' "$$" >"$pid_file"
 
 # --- processes ----------------------------------------------------------------------------------------------------
