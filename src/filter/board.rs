@@ -230,23 +230,28 @@ impl Copies {
         }
         let copied = self.slots.borrow().get(host).copied();
         if let Some(slot) = copied {
-            match self.in_force(environment, keys, slot) {
-                Lookup::Tenant(found) if answers_for(&found.tenant, host) => return Lookup::Tenant(found),
-                Lookup::Unreadable => return Lookup::Unreadable,
-                _ => self.slots.borrow_mut().remove(host),
-            };
+            if let found @ Lookup::Tenant(_) = self.in_slot(environment, keys, slot, host) {
+                return found;
+            }
+            // It may have moved.
+            self.slots.borrow_mut().remove(host);
         }
         let Some(shared) = environment.shared(&keys.host(host)) else { return Lookup::Unknown };
         let Ok(slot) = <[u8; 4]>::try_from(shared.value.as_slice()).map(u32::from_le_bytes) else {
             return Lookup::Unreadable;
         };
+        let found = self.in_slot(environment, keys, slot, host);
+        if matches!(found, Lookup::Tenant(_)) {
+            self.slots.borrow_mut().insert(host.to_owned(), slot);
+        }
+        found
+    }
+
+    /// What is in force in `slot`, if it answers for `host`.
+    fn in_slot<E: Environment>(&self, environment: &E, keys: &Keys, slot: u32, host: &str) -> Lookup {
         match self.in_force(environment, keys, slot) {
-            Lookup::Tenant(found) if answers_for(&found.tenant, host) => {
-                self.slots.borrow_mut().insert(host.to_owned(), slot);
-                Lookup::Tenant(found)
-            }
-            Lookup::Unreadable => Lookup::Unreadable,
-            _ => Lookup::Unknown,
+            Lookup::Tenant(found) if !answers_for(&found.tenant, host) => Lookup::Unknown,
+            other => other,
         }
     }
 
@@ -358,6 +363,21 @@ mod tests {
         assert!(matches!(copies.look_up(&fake, &keys, "moving.test"), Lookup::Unknown));
         put(&fake, &keys, 1, at(1, 3), "two", "moving.test");
         assert_eq!(name(copies.look_up(&fake, &keys, "moving.test")).as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn a_host_that_left_an_unreadable_tenant_is_followed_by_every_worker() {
+        let (fake, keys) = (Fake::default(), Keys::new("c", "a"));
+        let (knows_it, never_asked) = (Copies::default(), Copies::default());
+        set_loaded(&fake, &keys);
+        put(&fake, &keys, 0, at(1, 1), "one", "moving.test");
+        assert_eq!(name(knows_it.look_up(&fake, &keys, "moving.test")).as_deref(), Some("one"));
+        publish(&fake, &keys, 0, at(1, 2), &[], Some(b"{}"));
+        assert!(matches!(knows_it.look_up(&fake, &keys, "moving.test"), Lookup::Unreadable));
+        put(&fake, &keys, 1, at(1, 3), "two", "moving.test");
+        for worker in [&knows_it, &never_asked] {
+            assert_eq!(name(worker.look_up(&fake, &keys, "moving.test")).as_deref(), Some("two"));
+        }
     }
 
     #[test]
