@@ -5,6 +5,8 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`tenant`] | a tenant's settings as both ends see them |
+//! | [`acl`] | who may send requests: rules, signals, the index, evaluation |
+//! | [`cidr`] | ranges of addresses |
 //! | [`registration`] | metadata in, checked registration or RFC 7591 error out; credentials; the response |
 //! | [`media_type`] | whether a `content-type` is JSON |
 //! | [`request_path`] | which endpoint a path leads to, and whether it hides that |
@@ -16,6 +18,8 @@
 // In a test an overflow is a failure that shows itself.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod acl;
+pub mod cidr;
 pub mod edge_api;
 pub mod filter;
 pub mod media_type;

@@ -3,7 +3,8 @@
 //! | call | meaning |
 //! |---|---|
 //! | `PUT /edge/v1/tenants/{tenant}/clients/{client_id}` | [`RegisterClient`] in, [`RegisteredClient`] out: 201, or 200 if that client is there already. Idempotent |
-//! | `GET /edge/v1/changes?after=N&instance=ID` | [`Changes`] of tenants since change `N` |
+//! | `GET /edge/v1/changes?after=N&instance=ID&signals=a,b` | [`Changes`] of tenants since change `N`; `signals` are those that this edge has a source for, beyond the built-in ones ([`crate::acl::Signal`]) |
+//! | `POST /edge/v1/acl-counts` | [`AclCounts`] in, 204 out: what access rules did since this worker's last report |
 //!
 //! Both need a bearer token of the kind `edge`. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer
 //! without it came from something else on the way, such as Envoy's own 503.
@@ -25,6 +26,16 @@ pub const TENANT_HEADER: &str = "x-dcr-tenant";
 
 /// Request header with the id of the decision: the `decision_id` of the answer, and of the tenant's log.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
+
+/// Request header in which the edge names the client's address to the Management API. The edge overwrites what a client
+/// sends.
+pub const CLIENT_ADDRESS_HEADER: &str = "x-dcr-client-address";
+
+/// Path at which what access rules did is reported.
+pub const ACL_COUNTS_PATH: &str = "/edge/v1/acl-counts";
+
+/// Most entries of one report.
+pub const MAX_ACL_COUNTS: usize = 1_000;
 
 /// Path of the change feed.
 pub const CHANGES_PATH: &str = "/edge/v1/changes";
@@ -85,9 +96,42 @@ pub struct TenantChange {
     pub slot: u32,
     /// The number of its last change.
     pub version: u64,
-    /// The [`tenant::Tenant`] as JSON; `null` if it was deleted. Raw, so that one tenant that this edge cannot
+    /// The [`tenant::Snapshot`] as JSON; `null` if it was deleted. Raw, so that one tenant that this edge cannot
     /// read does not hide the others.
     pub tenant: Option<Box<RawValue>>,
+}
+
+/// What access rules did.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AclCounts {
+    /// One entry for a rule that looked at a request; at most [`MAX_ACL_COUNTS`].
+    pub counts: Vec<AclCount>,
+}
+
+/// What one access rule did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AclCount {
+    /// The tenant's slot.
+    pub slot: u32,
+    /// The rule.
+    pub acl_id: String,
+    /// Requests that it was evaluated for.
+    pub evaluated: u32,
+    /// Requests that it matched, whether or not its action was carried out.
+    pub matched: u32,
+}
+
+/// The store's 429: the fleet together has registered as many clients as the tenant may.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RateLimited {
+    /// `too_many_requests`
+    pub error: String,
+    /// A sentence.
+    pub error_description: String,
+    /// Milliseconds until the next token arrives, rounded up.
+    pub next_token_in_ms: u64,
 }
 
 /// An error answer of either end (RFC 7591 §3.2.2).

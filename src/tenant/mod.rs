@@ -9,10 +9,13 @@ mod settings;
 
 pub use domain::{Domain, authority_host};
 pub use settings::{
-    CustomSchemes, DcrEdge, Flags, HostPattern, InvalidRedirectUris, Origin, RateLimit, Scheme, SecurityMode, Settings,
+    CustomSchemes, DcrEdge, Flags, HostPattern, InvalidRedirectUris, Origin, PerSource, RateLimit, Scheme,
+    SecurityMode, Settings,
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::acl::Rule;
 
 /// Most domains one tenant may have.
 pub const MAX_DOMAINS: usize = 100;
@@ -27,6 +30,31 @@ pub struct Tenant {
     pub domains: Vec<Domain>,
     /// What its owner controls.
     pub settings: Settings,
+}
+
+/// A tenant as the edge is told it: all that it enforces.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// Its name.
+    pub name: Name,
+    /// The hosts it answers for.
+    pub domains: Vec<Domain>,
+    /// What its owner controls.
+    pub settings: Settings,
+    /// Its active access rules, in the order of evaluation.
+    #[serde(default)]
+    pub network_acls: Vec<ActiveRule>,
+}
+
+/// An access rule that is to be evaluated.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActiveRule {
+    /// Its id in the Management API.
+    pub id: String,
+    /// What it does to whom.
+    pub rule: Rule,
 }
 
 /// The name of a tenant: 1 to 64 characters of `[a-z0-9-]`, beginning and ending with a letter or digit.

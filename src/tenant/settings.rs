@@ -5,6 +5,8 @@ use std::num::NonZeroU32;
 use fluent_uri::Uri;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::cidr::Cidr;
+
 /// Most entries in any list of the settings.
 const MAX_ENTRIES: usize = 1_000;
 
@@ -43,6 +45,9 @@ pub enum SecurityMode {
 pub struct DcrEdge {
     /// How many registration requests pass.
     pub rate_limit: RateLimit,
+    /// How many of them one source may send; absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_source: Option<PerSource>,
     /// Most registered clients; absent: no bound.
     #[serde(deserialize_with = "quota", skip_serializing_if = "Option::is_none")]
     pub client_quota: Option<NonZeroU32>,
@@ -81,6 +86,28 @@ impl Default for RateLimit {
     fn default() -> Self {
         const FIVE: NonZeroU32 = NonZeroU32::new(5).unwrap();
         Self { burst: FIVE, per_second: FIVE }
+    }
+}
+
+/// A token bucket for the registration requests of each source: an IPv4 address, or an IPv6 network of 64 bits.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PerSource {
+    /// Requests that may come at once.
+    #[serde(deserialize_with = "rate")]
+    pub burst: NonZeroU32,
+    /// Requests that come back each second.
+    #[serde(deserialize_with = "rate")]
+    pub per_second: NonZeroU32,
+    /// Addresses that many users share, and that are not limited one by one.
+    #[serde(default, deserialize_with = "short_list", skip_serializing_if = "Vec::is_empty")]
+    pub exempt: Vec<Cidr>,
+}
+
+impl PerSource {
+    /// The bucket's limit.
+    pub fn limit(&self) -> RateLimit {
+        RateLimit { burst: self.burst, per_second: self.per_second }
     }
 }
 
@@ -305,6 +332,7 @@ mod tests {
             "flags": {"enable_dynamic_client_registration": true},
             "dcr_edge": {
                 "rate_limit": {"burst": 7, "per_second": 9}, "client_quota": 10,
+                "per_source": {"burst": 1, "per_second": 2, "exempt": ["198.51.100.7", "2001:db8::/32"]},
                 "allowed_redirect_hosts": [".example.com", "A.test"], "custom_schemes": ["Cursor"],
                 "invalid_redirect_uris": "skip", "deduplicate_public_clients": true,
                 "cors_origins": ["https://app.example.com", "http://localhost:3000"]
@@ -320,6 +348,11 @@ mod tests {
             (json!({"dcr_edge": {"rate_limit": {"burst": 0, "per_second": 1}}}), "dcr_edge.rate_limit.burst"),
             (json!({"dcr_edge": {"cors_origins": ["https://a/", "b"]}}), "dcr_edge.cors_origins[0]"),
             (json!({"dcr_edge": {"client_quota": -1}}), "dcr_edge.client_quota"),
+            (json!({"dcr_edge": {"per_source": {"burst": 1}}}), "dcr_edge.per_source"),
+            (
+                json!({"dcr_edge": {"per_source": {"burst": 1, "per_second": 1, "exempt": ["x"]}}}),
+                "dcr_edge.per_source.exempt[0]",
+            ),
             (json!({"dcr_edge": {"typo": 1}}), "dcr_edge.typo"),
             (
                 json!({"flags": {"enable_dynamic_client_registration": "yes"}}),
