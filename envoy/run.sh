@@ -5,7 +5,8 @@
 #                          if something does not start or dies, stops the rest and exits with 1
 #   envoy/run.sh --check   only says whether the variables and ports are fine
 #
-# Variables are those of the Makefile. In $RUN_DIR, what is there already is kept: database, certificate authority.
+# Variables are those of the Makefile; render.sh says what TRUSTED_HOPS and the two of GEOIP do. In $RUN_DIR, what is
+# there already is kept: database, certificate authority.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -66,6 +67,13 @@ check() {
             [[ $name != STORE_PORT ]] || program=(store dcr-store)
             fail "port $port is in use: stop what listens there$(left_behind "${program[@]}"), or choose another with $name=PORT"
         fi
+    done
+    [[ ${TRUSTED_HOPS:-0} =~ ^[0-9]+$ ]] || fail "TRUSTED_HOPS=$TRUSTED_HOPS is not a number of proxies"
+    [[ ${GEOIP_CITY_DATABASE:+set} == "${GEOIP_ASN_DATABASE:+set}" ]] ||
+        fail 'one of GEOIP_CITY_DATABASE and GEOIP_ASN_DATABASE is set without the other: set both or none'
+    for name in GEOIP_CITY_DATABASE GEOIP_ASN_DATABASE; do
+        # Envoy would end with a stack trace.
+        [[ -z ${!name:-} || -r ${!name} ]] || fail "$name=${!name} is not a readable file"
     done
     [[ $CONCURRENCY =~ ^[1-9][0-9]*$ ]] || fail "CONCURRENCY=$CONCURRENCY is not a number of workers"
     [[ ! -e $RUN_DIR || -d $RUN_DIR ]] || fail "RUN_DIR=$run_dir is not a directory"

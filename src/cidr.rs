@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::sorted::sorted;
+
 /// An address, or a range in CIDR notation (RFC 4632, RFC 4291 §2.3). Host bits are cleared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -110,10 +112,9 @@ fn as_ipv4(net: Ipv6Net) -> Option<Ipv4Net> {
 }
 
 /// Sorted, and without overlaps.
-fn disjoint<A: Copy + Ord>(mut ranges: Vec<(A, A)>) -> Box<[(A, A)]> {
-    ranges.sort_unstable();
+fn disjoint<A: Copy + Ord>(ranges: Vec<(A, A)>) -> Box<[(A, A)]> {
     let mut merged: Vec<(A, A)> = Vec::with_capacity(ranges.len());
-    for (first, last) in ranges {
+    for (first, last) in sorted(ranges) {
         match merged.last_mut() {
             Some((_, end)) if first <= *end => *end = last.max(*end),
             _ => merged.push((first, last)),

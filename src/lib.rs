@@ -26,6 +26,7 @@ pub mod media_type;
 pub mod rate_limit;
 pub mod registration;
 pub mod request_path;
+mod sorted;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod store;
 pub mod tenant;

@@ -1,12 +1,53 @@
-//! What a `content-type` says.
+//! What a `content-type` and an `accept` say.
 
-use mediatype::MediaType;
+use mediatype::{MediaType, MediaTypeList, Name, ReadParams};
 
 /// Whether there is exactly one `content-type` and it is JSON; parameters do not matter.
 pub fn is_json<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> bool {
     let (Some(only), None) = (values.next(), values.next()) else { return false };
     let is_json = |media: MediaType| media.ty == "application" && media.subty == "json" && media.suffix.is_none();
     std::str::from_utf8(only).ok().and_then(|text| MediaType::parse(text).ok()).is_some_and(is_json)
+}
+
+/// Whether HTML is preferred to JSON (RFC 9110 §12.5.1). Whoever has no preference gets JSON.
+pub fn prefers_html<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
+    let mut html = Preference::default();
+    let mut json = Preference::default();
+    for media in accept.filter_map(|value| std::str::from_utf8(value).ok()).flat_map(MediaTypeList::new).flatten() {
+        let weight = media.get_param(Name::new_unchecked("q")).map_or(1_000, |q| thousandths(q.as_str()));
+        html.hear("text", "html", &media, weight);
+        json.hear("application", "json", &media, weight);
+    }
+    html.weight > json.weight
+}
+
+/// What an `accept` says of one type: the most specific range counts.
+#[derive(Default)]
+struct Preference {
+    specificity: u8,
+    weight: u16,
+}
+
+impl Preference {
+    fn hear(&mut self, ty: &str, subty: &str, media: &MediaType, weight: u16) {
+        let specificity = match (media.ty.as_str(), media.subty.as_str()) {
+            (t, s) if t.eq_ignore_ascii_case(ty) && s.eq_ignore_ascii_case(subty) => 3,
+            (t, "*") if t.eq_ignore_ascii_case(ty) => 2,
+            ("*", "*") => 1,
+            _ => return,
+        };
+        if specificity >= self.specificity {
+            *self = Self { specificity, weight };
+        }
+    }
+}
+
+/// A weight (RFC 9110 §12.4.2) in thousandths; what is none counts as 0.
+fn thousandths(text: &str) -> u16 {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_weight = matches!(whole, "0" | "1") && fraction.len() <= 3 && fraction.bytes().all(|b| b.is_ascii_digit());
+    let digits = is_weight.then(|| format!("{whole}{fraction:0<3}"));
+    digits.and_then(|digits| digits.parse().ok()).map_or(0, |weight: u16| weight.min(1_000))
 }
 
 #[cfg(test)]
@@ -37,5 +78,34 @@ mod tests {
         }
         assert!(!is_json([].into_iter()));
         assert!(!is_json([b"application/json"; 2].into_iter().map(|value| &value[..])));
+    }
+
+    #[test]
+    fn html_is_for_those_who_prefer_it() {
+        for html in [
+            "text/html",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+            "application/json;q=0.5, text/*",
+            "application/json; q=0, text/html; q=0.001",
+            "TEXT/HTML",
+        ] {
+            assert!(prefers_html([html.as_bytes()].into_iter()), "{html}");
+        }
+        for json in [
+            "*/*",
+            "",
+            "application/json",
+            "text/html, application/json",
+            "text/html;q=0.8,application/json;q=0.81",
+            "text/html;q=0",
+            "text/html;q=x",
+            "text/plain",
+            "text/html;q=0.5,*/*",
+            "\u{1}",
+        ] {
+            assert!(!prefers_html([json.as_bytes()].into_iter()), "{json}");
+        }
+        assert!(!prefers_html([].into_iter()));
+        assert!(prefers_html([&b"application/json;q=0.1"[..], b"text/html"].into_iter()));
     }
 }

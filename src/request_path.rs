@@ -16,6 +16,8 @@ pub enum Endpoint {
     BelowRegistration,
     /// `/api/v2` and below: the Management API.
     Management,
+    /// `/scim` and below: SCIM, which the authorization server answers.
+    Scim,
     /// An endpoint of the authorization server that third-party clients may use under conditions or not at all.
     Protected,
     /// Everything else: passes untouched.
@@ -46,12 +48,13 @@ const EXACT: [&str; 10] = [
 const REGISTRATION: &str = "/oidc/register";
 
 /// Paths that stand for everything below them too.
-const SUBTREES: [(&str, Endpoint); 6] = [
+const SUBTREES: [(&str, Endpoint); 7] = [
     (REGISTRATION, Endpoint::BelowRegistration),
     ("/api/v2", Endpoint::Management),
     ("/dbconnections", Endpoint::Protected),
     ("/passwordless", Endpoint::Protected),
     ("/samlp", Endpoint::Protected),
+    ("/scim", Endpoint::Scim),
     ("/wsfed", Endpoint::Protected),
 ];
 

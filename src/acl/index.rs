@@ -3,11 +3,10 @@
 //! Evaluation looks at the rules of a request's kind in order. Within a rule each list is a sorted one, so that its
 //! length costs a logarithm; only user agents with a `*` are compared one by one. Nothing is allocated.
 
-use std::collections::BTreeSet;
-
 use super::rule::{Condition, Effect, Rule, Scope, Signals};
 use super::signal::{Facts, RequestKind, Signal, SignalSet};
 use crate::cidr::CidrSet;
+use crate::sorted::sorted;
 
 /// Longest user agent that is compared, in bytes. A longer one is an unknown one.
 const MAX_USER_AGENT: usize = 1_024;
@@ -83,6 +82,11 @@ impl Index {
     /// The signals without which requests of this kind cannot be judged.
     pub fn needs(&self, kind: RequestKind) -> SignalSet {
         self.for_kind(kind).needs
+    }
+
+    /// Whether the rule at this place only monitors.
+    pub fn monitors(&self, place: usize) -> bool {
+        self.rules.get(place).is_some_and(|rule| rule.monitors)
     }
 
     /// Judges a request. `looked_at` hears of each rule that was evaluated, by its place, and whether it matched.
@@ -162,39 +166,48 @@ struct Matcher {
     lists: Box<[List]>,
 }
 
-/// The values of one signal, sorted.
+/// The values of one signal, sorted. Texts that compare without case are in lower case.
 #[derive(Debug)]
 enum List {
     Addresses(CidrSet),
     ConnectingAddresses(CidrSet),
     Asns(Box<[u32]>),
-    Countries(Box<[[u8; 2]]>),
-    Subdivisions(Box<[Subdivision]>),
-    Ja3s(Box<[[u8; 32]]>),
-    Ja4s(Box<[[u8; 36]]>),
-    Hosts(Box<[Box<str>]>),
-    UserAgents { whole: Box<[Box<[u8]>]>, patterns: Box<[Pattern]> },
+    Countries(Texts),
+    Subdivisions(Texts),
+    Ja3s(Texts),
+    Ja4s(Texts),
+    Hosts(Texts),
+    UserAgents { whole: Texts, patterns: Box<[Pattern]> },
 }
 
-/// An ISO 3166-2 code in upper case: the country, and the rest filled up with zeros.
-type Subdivision = ([u8; 2], [u8; 3]);
+/// Sorted texts.
+#[derive(Debug)]
+struct Texts(Box<[Box<[u8]>]>);
 
-fn sorted<T: Ord>(values: impl Iterator<Item = T>) -> Box<[T]> {
-    values.collect::<BTreeSet<T>>().into_iter().collect()
-}
+impl Texts {
+    fn new<'t>(texts: impl Iterator<Item = &'t str>) -> Self {
+        Self(sorted(texts.map(|text| text.as_bytes().into()).collect()))
+    }
 
-/// Text of exactly `N` bytes in upper case.
-fn upper<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = <[u8; N]>::try_from(text.as_bytes()).ok()?;
-    bytes.make_ascii_uppercase();
-    Some(bytes)
-}
+    fn in_lower_case(texts: &[String]) -> Self {
+        Self(sorted(texts.iter().map(|text| text.to_ascii_lowercase().into_bytes().into()).collect()))
+    }
 
-fn subdivision(country: &str, rest: &str) -> Option<Subdivision> {
-    let mut padded = [0; 3];
-    padded.get_mut(..rest.len())?.copy_from_slice(rest.as_bytes());
-    padded.make_ascii_uppercase();
-    (!rest.is_empty()).then_some((upper(country)?, padded))
+    fn has(&self, text: &[u8]) -> bool {
+        self.0.binary_search_by(|entry| (**entry).cmp(text)).is_ok()
+    }
+
+    /// Whether a text in any case is there.
+    fn has_in_lower_case(&self, text: &str) -> bool {
+        let same_case = |entry: &[u8]| entry.iter().copied().cmp(text.bytes().map(|b| b.to_ascii_lowercase()));
+        self.0.binary_search_by(|entry| same_case(entry)).is_ok()
+    }
+
+    /// Whether an ISO 3166-2 code in any case is there, of which `rest` is the part after the country's.
+    fn has_subdivision(&self, country: &str, rest: &str) -> bool {
+        let code = || country.bytes().chain([b'-']).chain(rest.bytes()).map(|b| b.to_ascii_lowercase());
+        self.0.binary_search_by(|entry| entry.iter().copied().cmp(code())).is_ok()
+    }
 }
 
 impl Matcher {
@@ -203,21 +216,18 @@ impl Matcher {
         let list = |signal| match signal {
             Signal::Address => List::Addresses(v4.iter().chain(v6).collect()),
             Signal::ConnectingAddress => List::ConnectingAddresses(connecting_v4.iter().chain(connecting_v6).collect()),
-            Signal::Asn => List::Asns(sorted(signals.asns.iter().copied())),
-            Signal::Country => List::Countries(sorted(signals.geo_country_codes.iter().filter_map(|code| upper(code)))),
-            Signal::Subdivision => {
-                let codes = signals.geo_subdivision_codes.iter().filter_map(|code| code.split_once('-'));
-                List::Subdivisions(sorted(codes.filter_map(|(country, rest)| subdivision(country, rest))))
-            }
-            Signal::Ja3 => List::Ja3s(sorted(signals.ja3_fingerprints.iter().filter_map(|print| upper(print)))),
-            Signal::Ja4 => List::Ja4s(sorted(signals.ja4_fingerprints.iter().filter_map(|print| upper(print)))),
-            Signal::Host => List::Hosts(sorted(signals.hostnames.iter().map(|host| host.as_str().into()))),
+            Signal::Asn => List::Asns(sorted(signals.asns.iter().copied().collect())),
+            Signal::Country => List::Countries(Texts::in_lower_case(&signals.geo_country_codes)),
+            Signal::Subdivision => List::Subdivisions(Texts::in_lower_case(&signals.geo_subdivision_codes)),
+            Signal::Ja3 => List::Ja3s(Texts::in_lower_case(&signals.ja3_fingerprints)),
+            Signal::Ja4 => List::Ja4s(Texts::in_lower_case(&signals.ja4_fingerprints)),
+            Signal::Host => List::Hosts(Texts::new(signals.hostnames.iter().map(|host| host.as_str()))),
             Signal::UserAgent => {
                 let (patterns, whole): (Vec<_>, Vec<_>) =
-                    signals.user_agents.iter().partition(|entry| entry.contains('*'));
+                    signals.user_agents.iter().map(String::as_str).partition(|entry| entry.contains('*'));
                 List::UserAgents {
-                    whole: sorted(whole.into_iter().map(|entry| entry.as_bytes().into())),
-                    patterns: patterns.into_iter().map(|entry| Pattern::new(entry)).collect(),
+                    whole: Texts::new(whole.into_iter()),
+                    patterns: patterns.into_iter().map(Pattern::new).collect(),
                 }
             }
         };
@@ -245,18 +255,16 @@ impl List {
             Self::Addresses(set) => set.contains(facts.address?),
             Self::ConnectingAddresses(set) => set.contains(facts.connecting_address?),
             Self::Asns(asns) => asns.binary_search(&facts.asn?).is_ok(),
-            Self::Countries(codes) => codes.binary_search(&upper(facts.country?)?).is_ok(),
-            Self::Subdivisions(codes) => codes.binary_search(&subdivision(facts.country?, facts.subdivision?)?).is_ok(),
-            Self::Ja3s(prints) => prints.binary_search(&upper(facts.ja3?)?).is_ok(),
-            Self::Ja4s(prints) => prints.binary_search(&upper(facts.ja4?)?).is_ok(),
-            Self::Hosts(hosts) => {
-                let host = host?;
-                hosts.binary_search_by(|entry| (**entry).cmp(host)).is_ok()
+            Self::Countries(codes) => codes.has_in_lower_case(facts.country.filter(|code| code.len() == 2)?),
+            Self::Subdivisions(codes) => {
+                codes.has_subdivision(facts.country.filter(|code| code.len() == 2)?, facts.subdivision?)
             }
+            Self::Ja3s(prints) => prints.has_in_lower_case(facts.ja3?),
+            Self::Ja4s(prints) => prints.has_in_lower_case(facts.ja4?),
+            Self::Hosts(hosts) => hosts.has(host?.as_bytes()),
             Self::UserAgents { whole, patterns } => {
                 let agent = facts.user_agent.filter(|agent| agent.len() <= MAX_USER_AGENT)?;
-                whole.binary_search_by(|entry| (**entry).cmp(agent)).is_ok()
-                    || patterns.iter().any(|pattern| pattern.matches(agent))
+                whole.has(agent) || patterns.iter().any(|pattern| pattern.matches(agent))
             }
         })
     }

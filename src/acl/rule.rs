@@ -261,13 +261,19 @@ impl Rule {
     }
 }
 
-/// A list of rules, such as the filter's configuration has it: not too many, in the order of evaluation, without
-/// those that are not active.
-pub fn static_rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
-    let mut acls: Vec<NetworkAcl> = Vec::deserialize(deserializer)?;
-    acls.iter().map(|acl| acl.rule.size()).fold(Size::default(), Size::plus).check().map_err(D::Error::custom)?;
-    acls.sort_by_key(|acl| acl.priority.unwrap_or(u32::MAX));
-    Ok(acls.into_iter().filter(|acl| acl.active).map(|acl| acl.rule).collect())
+/// The active rules of a list, in the order of evaluation.
+///
+/// # Errors
+/// What there is too much of.
+pub fn active_rules(acls: Vec<NetworkAcl>) -> Result<Vec<Rule>, String> {
+    acls.iter().map(|acl| acl.rule.size()).fold(Size::default(), Size::plus).check()?;
+    let mut rules: Vec<(u32, Rule)> = Vec::new();
+    for NetworkAcl { priority, rule, .. } in acls.into_iter().filter(|acl| acl.active) {
+        let priority = priority.unwrap_or(u32::MAX);
+        let place = rules.partition_point(|(other, _)| *other <= priority);
+        rules.insert(place, (priority, rule));
+    }
+    Ok(rules.into_iter().map(|(_, rule)| rule).collect())
 }
 
 // ---- parsing ----
@@ -634,9 +640,7 @@ mod tests {
     }
 
     #[test]
-    fn static_rules_stand_in_the_order_of_evaluation_without_those_that_are_not_active() {
-        #[derive(Deserialize)]
-        struct Holder(#[serde(deserialize_with = "static_rules")] Vec<Rule>);
+    fn rules_stand_in_the_order_of_evaluation_without_those_that_are_not_active() {
         let asn = |asn: u32, priority: Value, active: bool| {
             let rule = json!({"action": {"block": true}, "match": {"asns": [asn]}, "scope": "tenant"});
             json!({"description": "d", "active": active, "priority": priority, "rule": rule})
@@ -650,7 +654,7 @@ mod tests {
             asn(5, json!(0), false),
             asn(6, none, true),
         ];
-        let Holder(rules) = serde_json::from_value(json!(list)).unwrap();
+        let rules = active_rules(serde_json::from_value(json!(list)).unwrap()).unwrap();
         let order: Vec<_> = rules.iter().flat_map(|rule| rule.condition.signals()).map(|s| s.asns[0]).collect();
         assert_eq!(order, [3, 2, 4, 1, 6]);
     }

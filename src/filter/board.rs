@@ -9,6 +9,8 @@
 //! | `tenant/{slot}/0`, `/1` | the [`Stamp`], then the tenant as JSON |
 //! | `host/{host}` | the slot of the tenant that had this host last |
 //! | `bucket/{slot}` | the tenant's token bucket |
+//! | `source/{slot}/{n}` | the buckets of its sources, if it limits those |
+//! | `seed` | keys the hash that gives sources their places |
 //! | `loaded` | there once everything has been told |
 //!
 //! A new version is written on the side not in use; then the pointer flips. Whoever looks up reads the pointer first,
@@ -20,8 +22,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::environment::{CasMismatch, Environment};
+use super::limiter::{self, Seed};
+use super::report::Tally;
+use crate::acl::Index;
+use crate::cidr::CidrSet;
+use crate::edge_api::AclCount;
 use crate::rate_limit::Bucket;
-use crate::tenant::{Domain, Tenant};
+use crate::tenant::{Domain, Snapshot, Tenant};
 
 /// Names one state of one tenant. The epoch tells two databases apart that number their changes alike.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -111,6 +118,16 @@ impl Keys {
         format!("{}bucket/{slot}", self.prefix)
     }
 
+    /// The key with this number of the table of sources.
+    pub fn source(&self, slot: u32, number: u8) -> String {
+        format!("{}source/{slot}/{number}", self.prefix)
+    }
+
+    /// The key of the sources' seed.
+    pub fn seed(&self) -> String {
+        self.key("seed")
+    }
+
     fn loaded(&self) -> String {
         self.key("loaded")
     }
@@ -129,14 +146,24 @@ pub enum Published {
     Lost,
 }
 
-/// Puts one tenant's new state in force: its JSON, or `None` if it was deleted. `domains` are the hosts that lead to it.
+/// One tenant's new state.
+#[derive(Debug)]
+pub struct State<'a> {
+    /// The hosts that lead to it.
+    pub domains: &'a [Domain],
+    /// Whether it limits each source.
+    pub limits_sources: bool,
+    /// The [`Snapshot`] as JSON.
+    pub json: &'a [u8],
+}
+
+/// Puts one tenant's new state in force; `None` if it was deleted.
 pub fn publish<E: Environment>(
     environment: &E,
     keys: &Keys,
     slot: u32,
     stamp: Stamp,
-    domains: &[Domain],
-    json: Option<&[u8]>,
+    state: Option<&State>,
 ) -> Published {
     let key = keys.pointer(slot);
     let before = environment.shared(&key);
@@ -146,22 +173,28 @@ pub fn publish<E: Environment>(
         return Published::Outdated;
     }
     let side = in_force.is_some_and(|pointer| !pointer.side);
-    if let Some(json) = json {
-        // The bucket is there before anybody can look for it, and is never made twice.
-        let bucket = keys.bucket(slot);
-        if environment.shared(&bucket).is_none() {
-            let _ = environment.set_shared(&bucket, &Bucket::default().encode(), None);
+    if let Some(State { domains, limits_sources, json }) = state {
+        // Buckets are there before anybody can look for them, and are never made twice.
+        let prepare = |key: String, fresh: &[u8]| {
+            if environment.shared(&key).is_none() {
+                let _ = environment.set_shared(&key, fresh, None);
+            }
+        };
+        prepare(keys.bucket(slot), &Bucket::default().encode());
+        if *limits_sources {
+            let fresh = limiter::fresh_source_buckets();
+            (0..limiter::SOURCE_KEYS).for_each(|number| prepare(keys.source(slot, number), &fresh));
         }
-        let _ = environment.set_shared(&keys.side(slot, side), &[&stamp.encode(), json].concat(), None);
-    }
-    let host_value = slot.to_le_bytes();
-    for domain in domains {
-        let key = keys.host(domain.as_str());
-        if environment.shared(&key).is_none_or(|known| known.value != host_value) {
-            let _ = environment.set_shared(&key, &host_value, None);
+        let _ = environment.set_shared(&keys.side(slot, side), &[&stamp.encode(), *json].concat(), None);
+        let host_value = slot.to_le_bytes();
+        for domain in *domains {
+            let key = keys.host(domain.as_str());
+            if environment.shared(&key).is_none_or(|known| known.value != host_value) {
+                let _ = environment.set_shared(&key, &host_value, None);
+            }
         }
     }
-    let pointer = Pointer { stamp, side, live: json.is_some() };
+    let pointer = Pointer { stamp, side, live: state.is_some() };
     match environment.set_shared(&key, &pointer.encode(), before.map(|shared| shared.cas)) {
         Ok(()) => Published::InForce,
         Err(CasMismatch) => Published::Lost,
@@ -173,9 +206,17 @@ pub fn sweep<E: Environment>(environment: &E, keys: &Keys, epoch: u32, slots: u3
     for slot in 0..slots {
         let in_force = environment.shared(&keys.pointer(slot)).and_then(|shared| Pointer::decode(&shared.value));
         if in_force.is_some_and(|pointer| pointer.live && pointer.stamp.epoch != epoch) {
-            publish(environment, keys, slot, Stamp { epoch, version: 0 }, &[], None);
+            publish(environment, keys, slot, Stamp { epoch, version: 0 }, None);
         }
     }
+}
+
+/// The state that is in force in `slot`, as JSON, if it was told in this epoch: another one may be another tenant's.
+pub fn json_in_force<E: Environment>(environment: &E, keys: &Keys, slot: u32, epoch: u32) -> Option<Vec<u8>> {
+    let pointer = Pointer::decode(&environment.shared(&keys.pointer(slot))?.value)?;
+    let shared = environment.shared(&keys.side(slot, pointer.side))?;
+    let (stamp, json) = Stamp::decode(&shared.value)?;
+    (pointer.live && pointer.stamp == stamp && stamp.epoch == epoch).then(|| json.to_vec())
 }
 
 /// Says that everything has been told.
@@ -193,9 +234,27 @@ pub fn set_loaded<E: Environment>(environment: &E, keys: &Keys) {
 pub struct InForce {
     /// The tenant.
     pub tenant: Tenant,
+    /// Its access rules.
+    pub acl: Index,
+    /// What they did since that was reported last.
+    pub tally: Tally,
+    /// The addresses that are not limited one by one.
+    pub exempt: CidrSet,
+    /// Its number in the store.
+    pub slot: u32,
     /// The key of its bucket.
     pub bucket: String,
     stamp: Stamp,
+}
+
+impl InForce {
+    fn new(snapshot: Snapshot, keys: &Keys, slot: u32, stamp: Stamp) -> Self {
+        let Snapshot { name, domains, settings, network_acls } = snapshot;
+        let acl = Index::new(network_acls.iter().map(|acl| &acl.rule));
+        let exempt = settings.dcr_edge.per_source.iter().flat_map(|limit| &limit.exempt).collect();
+        let tally = Tally::new(network_acls.into_iter().map(|acl| acl.id));
+        Self { tenant: Tenant { name, domains, settings }, acl, tally, exempt, slot, bucket: keys.bucket(slot), stamp }
+    }
 }
 
 /// What a host leads to.
@@ -216,6 +275,9 @@ pub enum Lookup {
 pub struct Copies {
     loaded: Cell<bool>,
     tenants: RefCell<HashMap<u32, Rc<InForce>>>,
+    seed: Cell<Option<Seed>>,
+    /// What the rules of replaced copies did.
+    left: RefCell<Vec<AclCount>>,
     slots: RefCell<HashMap<String, u32>>,
 }
 
@@ -261,7 +323,7 @@ impl Copies {
             let Some(shared) = environment.shared(&keys.pointer(slot)) else { return Lookup::Unknown };
             let Some(pointer) = Pointer::decode(&shared.value) else { return Lookup::Unreadable };
             if !pointer.live {
-                self.tenants.borrow_mut().remove(&slot);
+                self.replace(slot, None);
                 return Lookup::Unknown;
             }
             if let Some(copy) = self.tenants.borrow().get(&slot).filter(|copy| copy.stamp == pointer.stamp) {
@@ -275,12 +337,40 @@ impl Copies {
                 continue;
             }
             // The publisher has logged why, once.
-            let Ok(tenant) = serde_json::from_slice(json) else { return Lookup::Unreadable };
-            let found = Rc::new(InForce { tenant, bucket: keys.bucket(slot), stamp });
-            self.tenants.borrow_mut().insert(slot, Rc::clone(&found));
+            let Ok(snapshot) = serde_json::from_slice(json) else { return Lookup::Unreadable };
+            let found = Rc::new(InForce::new(snapshot, keys, slot, stamp));
+            self.replace(slot, Some(Rc::clone(&found)));
             return Lookup::Tenant(found);
         }
         Lookup::Unreadable
+    }
+
+    fn replace(&self, slot: u32, copy: Option<Rc<InForce>>) {
+        let mut tenants = self.tenants.borrow_mut();
+        let before = match copy {
+            Some(copy) => tenants.insert(slot, copy),
+            None => tenants.remove(&slot),
+        };
+        if let Some(before) = before {
+            before.tally.take(slot, &mut self.left.borrow_mut());
+        }
+    }
+
+    /// What keys the hash that gives sources their places.
+    pub fn seed<E: Environment>(&self, environment: &E, keys: &Keys) -> Option<Seed> {
+        if self.seed.get().is_none() {
+            self.seed.set(environment.shared(&keys.seed()).and_then(|shared| shared.value.try_into().ok()));
+        }
+        self.seed.get()
+    }
+
+    /// Takes out what access rules did since the last time.
+    pub fn take_counts(&self) -> Vec<AclCount> {
+        let mut counts = self.left.take();
+        for (slot, copy) in self.tenants.borrow().iter() {
+            copy.tally.take(*slot, &mut counts);
+        }
+        counts
     }
 }
 
@@ -312,7 +402,8 @@ mod tests {
 
     fn put(fake: &Fake, keys: &Keys, slot: u32, stamp: Stamp, name: &str, domain: &str) -> bool {
         let (tenant, json) = tenant(name, domain);
-        publish(fake, keys, slot, stamp, &tenant.domains, Some(&json)) == Published::InForce
+        let state = State { domains: &tenant.domains, limits_sources: false, json: &json };
+        publish(fake, keys, slot, stamp, Some(&state)) == Published::InForce
     }
 
     const fn at(epoch: u32, version: u64) -> Stamp {
@@ -372,7 +463,8 @@ mod tests {
         set_loaded(&fake, &keys);
         put(&fake, &keys, 0, at(1, 1), "one", "moving.test");
         assert_eq!(name(knows_it.look_up(&fake, &keys, "moving.test")).as_deref(), Some("one"));
-        publish(&fake, &keys, 0, at(1, 2), &[], Some(b"{}"));
+        let unreadable = State { domains: &[], limits_sources: false, json: b"{}" };
+        publish(&fake, &keys, 0, at(1, 2), Some(&unreadable));
         assert!(matches!(knows_it.look_up(&fake, &keys, "moving.test"), Lookup::Unreadable));
         put(&fake, &keys, 1, at(1, 3), "two", "moving.test");
         for worker in [&knows_it, &never_asked] {
@@ -386,7 +478,7 @@ mod tests {
         set_loaded(&fake, &keys);
         put(&fake, &keys, 0, at(1, 10), "one", "one.test");
         put(&fake, &keys, 1, at(1, 11), "two", "two.test");
-        assert_eq!(publish(&fake, &keys, 0, at(1, 12), &[], None), Published::InForce);
+        assert_eq!(publish(&fake, &keys, 0, at(1, 12), None), Published::InForce);
         assert!(matches!(copies.look_up(&fake, &keys, "one.test"), Lookup::Unknown));
         // Another database tells everything: its numbers begin anew, and `two` is not in it.
         assert!(put(&fake, &keys, 0, at(2, 1), "one", "one.test"));
@@ -412,7 +504,8 @@ mod tests {
         put(&fake, &keys, 0, at(1, 1), "one", "one.test");
         fake.lose_every_cas(true);
         let (tenant, json) = tenant("two", "one.test");
-        assert_eq!(publish(&fake, &keys, 0, at(1, 2), &tenant.domains, Some(&json)), Published::Lost);
+        let state = State { domains: &tenant.domains, limits_sources: false, json: &json };
+        assert_eq!(publish(&fake, &keys, 0, at(1, 2), Some(&state)), Published::Lost);
         fake.lose_every_cas(false);
         assert!(put(&fake, &keys, 0, at(1, 2), "two", "one.test"));
         assert_eq!(name(copies.look_up(&fake, &keys, "one.test")).as_deref(), Some("two"));

@@ -2,7 +2,7 @@
 
 use super::environment::{CallAnswer, CallResponse, DispatchError};
 use super::reason::Reason;
-use crate::edge_api::{ErrorBody, PROTOCOL_HEADER, PROTOCOL_VERSION};
+use crate::edge_api::{ErrorBody, PROTOCOL_HEADER, PROTOCOL_VERSION, RateLimited};
 
 /// Longest answer to a registration that is read, in bytes.
 pub const MAX_REGISTRATION_ANSWER: usize = 64 * 1024;
@@ -100,6 +100,11 @@ pub enum Answer {
     Success(Vec<u8>),
     /// It refused what the edge accepted.
     Refused(StoreRefusal),
+    /// All edges together have registered as many clients as the tenant may.
+    RateLimited {
+        /// Nanoseconds until the next token arrives.
+        next_token_in: u64,
+    },
 }
 
 /// A refusal of the store, to be passed on.
@@ -132,10 +137,21 @@ pub fn understand(answer: CallAnswer, most: usize) -> Result<Answer, Failure> {
             }
             Ok(Answer::Refused(StoreRefusal { status, error: body.error, error_description: body.error_description }))
         }
+        429 => {
+            let body: RateLimited = parse(&response.body)?;
+            Ok(Answer::RateLimited { next_token_in: body.next_token_in_ms.saturating_mul(1_000_000) })
+        }
         401 => Err(Failure::Unauthorized),
         409 => Err(Failure::Conflict),
         _ => Err(Failure::StoreError),
     }
+}
+
+/// Whether the store took what it was told, without anything to read in its answer.
+pub fn is_accepted(answer: &CallAnswer) -> bool {
+    answer.as_ref().is_some_and(|response| {
+        response.header(PROTOCOL_HEADER) == Some(PROTOCOL_VERSION.as_bytes()) && response.status() == 204
+    })
 }
 
 /// Reads a success's body.
@@ -199,6 +215,14 @@ mod tests {
         let internal = r#"{"error":"invalid_request","error_description":"d"}"#;
         assert_eq!(failure(response("400", Some("1"), internal)), Failure::StoreError);
         assert_eq!(failure(response("x", Some("1"), "")), Failure::StoreError);
+    }
+
+    #[test]
+    fn the_fleets_limit_says_when_the_next_token_arrives() {
+        let body = r#"{"error":"too_many_requests","error_description":"d","next_token_in_ms":150}"#;
+        let answer = understand(response("429", Some("1"), body), 100);
+        assert_eq!(answer, Ok(Answer::RateLimited { next_token_in: 150_000_000 }));
+        assert_eq!(understand(response("429", Some("1"), "{}"), 100), Err(Failure::StoreError));
     }
 
     #[test]

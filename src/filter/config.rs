@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use crate::acl::rule::active_rules;
+use crate::acl::{NetworkAcl, Rule, Signal, SignalSet};
 use crate::registration::DEFAULT_MAX_BODY_BYTES;
 
 /// The filter's configuration. Unknown members are errors.
@@ -18,6 +21,13 @@ pub struct Config {
     /// Longest registration request, in bytes.
     #[serde(default = "default_max_body_bytes", deserialize_with = "max_body_bytes")]
     pub max_body_bytes: usize,
+    /// The signals for which this proxy has a source, beyond those that every proxy has. What is not named here is
+    /// never read, so that nobody can forge it where the proxy does not set it.
+    #[serde(default, deserialize_with = "signal_sources")]
+    pub signal_sources: SignalSet,
+    /// Access rules for all tenants, before those of the tenant itself.
+    #[serde(default, deserialize_with = "network_acls")]
+    pub network_acls: Vec<Rule>,
 }
 
 /// Where the store is and how it is asked.
@@ -61,6 +71,28 @@ impl Config {
         reader.end().map_err(|error| format!("(top level): {error}"))?;
         Ok(config)
     }
+}
+
+/// Every proxy knows the others, so naming them would say nothing.
+fn signal_sources<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SignalSet, D::Error> {
+    let named: SignalSet = Vec::<Signal>::deserialize(deserializer)?.into_iter().collect();
+    match named.intersection(SignalSet::BUILT_IN).iter().next() {
+        None => Ok(named),
+        Some(signal) => {
+            Err(serde::de::Error::custom(format_args!("{} is always there, leave it out", signal.as_str())))
+        }
+    }
+}
+
+/// Each rule is read like those of the store, without a path: that keeps a second reader of rules out of the filter.
+fn network_acls<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
+    let read = |(place, json): (usize, Box<RawValue>)| {
+        serde_json::from_slice(json.get().as_bytes())
+            .map_err(|error| serde::de::Error::custom(format_args!("[{place}]: {error} of this rule")))
+    };
+    let acls: Result<Vec<NetworkAcl>, D::Error> =
+        Vec::<Box<RawValue>>::deserialize(deserializer)?.into_iter().enumerate().map(read).collect();
+    active_rules(acls?).map_err(serde::de::Error::custom)
 }
 
 fn default_max_body_bytes() -> usize {
@@ -134,6 +166,12 @@ mod tests {
             (r#"{"store": {"cluster": "a"}, "unknown_hosts": "allow"}"#, "unknown_hosts: unknown variant `allow`"),
             (r#"{"store": {"cluster": "a"}, "max_body_bytes": 10}"#, "max_body_bytes: expected a whole number from"),
             (r#"{"store": {"cluster": "a"}} x"#, "(top level): trailing characters"),
+            (r#"{"store": {"cluster": "a"}, "signal_sources": ["ja5"]}"#, "signal_sources[0]: unknown variant `ja5`"),
+            (r#"{"store": {"cluster": "a"}, "signal_sources": ["host"]}"#, "signal_sources: host is always there"),
+            (
+                r#"{"store": {"cluster": "a"}, "network_acls": [{"description": "d", "active": true, "rule": {"action": {}}}]}"#,
+                "network_acls: [0]: expected an action: block, allow, redirect or log, with the value true at line 1 column 59 of",
+            ),
         ] {
             let error = Config::parse(json.as_bytes()).unwrap_err();
             assert!(error.starts_with(start), "{json}: {error}");

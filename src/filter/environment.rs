@@ -20,6 +20,10 @@ pub struct Shared {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CasMismatch;
 
+/// Names a call that was sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CallId(pub u32);
+
 /// A call that could not be sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DispatchError {
@@ -100,11 +104,15 @@ pub trait Environment {
         headers: &[(&str, &str)],
         body: &[u8],
         timeout: Duration,
-    ) -> Result<(), DispatchError>;
+    ) -> Result<CallId, DispatchError>;
+    /// The first value of a header of the request at hand. Only in the header callback.
+    fn request_header(&self, name: &str) -> Option<Vec<u8>>;
     /// The headers of the request at hand: names in lower case, pseudo-headers included. Only in the header callback.
     fn request_headers(&self) -> Vec<(String, Vec<u8>)>;
-    /// Replaces a header of the request at hand. Only in the header callback.
-    fn set_request_header(&self, name: &str, value: &str);
+    /// Replaces a header of the request at hand, or removes it. Only in the header callback.
+    fn set_request_header(&self, name: &str, value: Option<&str>);
+    /// A property of the request at hand or of its connection, such as `source.address`, by its path.
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
     /// Replaces the status of the response at hand. Only in the response's header callback.
     fn set_response_status(&self, status: u16);
     /// The first `size` bytes of the request's buffered body.

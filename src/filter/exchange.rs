@@ -1,8 +1,14 @@
 //! The way of one request through the filter.
 //!
-//! Forward only: tenant, path, method, limiter, registration enabled, type and length, body, `registration`,
-//! credentials, one call to the store, 201. Each step is one call to one room; each refusal is a [`Refusal`].
+//! Forward only: tenant, path, method, access rules, limiters, registration enabled, type and length, body,
+//! `registration`, credentials, one call to the store, 201. Each step is one call to one room; each refusal is a
+//! [`Refusal`].
+//!
+//! A request that is none of ours costs what it takes to see that: its path, its host, its server name and one look at
+//! shared data, and whatever signals the rules for it need. All of its headers are read only where they matter.
 
+use std::cell::OnceCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::board::{InForce, Lookup};
@@ -11,13 +17,18 @@ use super::config::UnknownHosts;
 use super::environment::{CallAnswer, Environment, Level, Reply};
 use super::limiter::{self, Outcome};
 use super::reason::Reason;
-use super::refusal::{self, Refusal};
+use super::refusal::{self, Limiter, Refusal};
 use super::request::Head;
+use super::signals::{self, Observed};
 use super::worker::Worker;
-use crate::edge_api::{self, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, TENANT_HEADER};
+use crate::acl::{self, RequestKind, SignalSet};
+use crate::edge_api::{
+    self, CLIENT_ADDRESS_HEADER, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, TENANT_HEADER,
+};
+use crate::rate_limit::Verdict;
 use crate::registration::{self, ClientMetadata, ClientSecret};
 use crate::request_path::{self, Disguised, Endpoint};
-use crate::tenant::Tenant;
+use crate::tenant::{self, RateLimit, Tenant};
 
 /// What the proxy does with the request next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,11 +54,42 @@ enum State {
     Answered { status: u16 },
 }
 
+/// What answers say of the limiter: the burst, the tokens that are left, and the UNIX second of the next one.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    burst: u32,
+    remaining: u32,
+    reset: u64,
+}
+
 /// A registration on its way to the store.
 #[derive(Debug)]
 struct Registering {
     secret: Option<ClientSecret>,
     metadata: ClientMetadata,
+}
+
+/// The head of the request at hand, of which no more is read than is asked for.
+struct Arrival<'e, E> {
+    environment: &'e E,
+    head: OnceCell<Head>,
+}
+
+impl<E: Environment> Arrival<'_, E> {
+    /// Path and query.
+    fn path(&self) -> Vec<u8> {
+        self.environment.request_header(":path").unwrap_or_default()
+    }
+
+    /// The host that it is for, lower case, without port; empty if there is none that a tenant could have.
+    fn host(&self) -> String {
+        self.environment.request_header(":authority").and_then(|host| tenant::authority_host(&host)).unwrap_or_default()
+    }
+
+    /// All headers.
+    fn head(&self) -> &Head {
+        self.head.get_or_init(|| Head::new(self.environment.request_headers()))
+    }
 }
 
 /// What a request's head asks for.
@@ -69,6 +111,8 @@ pub struct Exchange {
     decision_id: String,
     /// Headers that every answer carries, from the step on that knows them.
     shared: Vec<(&'static str, String)>,
+    /// What the limiters said: each answer after them says it.
+    limit: Option<Limit>,
     /// Whether the request says it is gRPC.
     is_grpc: bool,
 }
@@ -76,31 +120,44 @@ pub struct Exchange {
 impl Exchange {
     /// A request that nobody has looked at yet.
     pub fn new(worker: Rc<Worker>) -> Self {
-        Self { worker, state: State::Deciding, decision_id: String::new(), shared: Vec::new(), is_grpc: false }
+        Self {
+            worker,
+            state: State::Deciding,
+            decision_id: String::new(),
+            shared: Vec::new(),
+            limit: None,
+            is_grpc: false,
+        }
     }
 
     /// Looks at the request's head.
     pub fn on_headers<E: Environment>(&mut self, environment: &E, end_of_stream: bool) -> Flow {
-        let head = Head::new(environment.request_headers());
-        self.is_grpc = head.is_grpc();
-        match self.admit(environment, &head) {
+        let arrival = Arrival { environment, head: OnceCell::new() };
+        match self.admit(&arrival) {
             Ok(Admission::Pass) => self.state = State::Passing,
             Ok(Admission::Preflight) => {
                 let headers = std::mem::take(&mut self.shared);
                 self.answer(environment, &Reply { status: 204, headers, body: Vec::new(), reason: Reason::Preflight });
             }
             Ok(Admission::Registration(tenant)) => {
+                self.recognise(&arrival);
                 self.state = State::Body { tenant, size: 0 };
                 if end_of_stream {
                     self.register(environment);
                 }
             }
             Err(refusal) => {
-                self.decision_id = decision_id(environment, &head);
+                self.recognise(&arrival);
                 self.refuse(environment, &refusal);
             }
         }
         self.flow()
+    }
+
+    /// Keeps what answers need to know of the head.
+    fn recognise<E: Environment>(&mut self, arrival: &Arrival<E>) {
+        self.is_grpc = arrival.head().is_grpc();
+        self.decision_id = decision_id(arrival.environment, arrival.head());
     }
 
     /// Looks at the body as far as it has come: `total` bytes.
@@ -130,7 +187,14 @@ impl Exchange {
         match std::mem::replace(&mut self.state, State::Deciding) {
             State::Calling(registering) => match self.registered(&registering, answer) {
                 Ok(reply) => self.answer(environment, &reply),
-                Err(refusal) => self.refuse(environment, &refusal),
+                Err(refusal) => {
+                    if let (Refusal::RateLimited { next_token_in, .. }, Some(limit)) = (&refusal, &mut self.limit) {
+                        let wait = next_token_in.div_ceil(1_000_000_000);
+                        *limit =
+                            Limit { remaining: 0, reset: environment.unix_seconds().saturating_add(wait), ..*limit };
+                    }
+                    self.refuse(environment, &refusal);
+                }
             },
             other => self.state = other,
         }
@@ -150,52 +214,119 @@ impl Exchange {
         if matches!(self.state, State::Passing) { Flow::Continue } else { Flow::Pause }
     }
 
-    fn admit<E: Environment>(&mut self, environment: &E, head: &Head) -> Result<Admission, Refusal> {
-        let endpoint = request_path::classify(head.path());
+    fn admit<E: Environment>(&mut self, arrival: &Arrival<E>) -> Result<Admission, Refusal> {
+        let environment = arrival.environment;
+        let endpoint = request_path::classify(&arrival.path());
+        let host = arrival.host();
+        let server_name = signals::server_name(environment);
         // No tenant has the empty host; whether settings are loaded is asked all the same.
-        let host = head.host().unwrap_or_default();
-        let tenant = match self.worker.copies.look_up(environment, &self.worker.keys, &host) {
-            Lookup::Tenant(tenant) => tenant,
-            Lookup::NotLoaded => return Err(Refusal::SettingsNotLoaded),
-            Lookup::Unreadable => return Err(Refusal::SettingsUnreadable),
-            Lookup::Unknown
-                if self.worker.config.unknown_hosts == UnknownHosts::Pass && endpoint == Ok(Endpoint::Other) =>
-            {
-                return Ok(Admission::Pass);
-            }
-            Lookup::Unknown => return Err(Refusal::UnknownHost),
+        let Some(tenant) = self.tenant_of(environment, &host)? else {
+            return match (self.worker.config.unknown_hosts, endpoint) {
+                (UnknownHosts::Pass, Ok(endpoint @ Endpoint::Other)) => {
+                    self.check_access(arrival, None, endpoint, &host, server_name.as_deref())?;
+                    Ok(Admission::Pass)
+                }
+                _ => Err(Refusal::UnknownHost),
+            };
         };
+        if let Some(name) = server_name.as_deref().filter(|name| *name != host) {
+            let other = self.tenant_of(environment, name)?;
+            if other.is_some_and(|other| other.slot != tenant.slot) {
+                return Err(Refusal::Misdirected);
+            }
+        }
         let endpoint = endpoint.map_err(|Disguised| {
-            self.allow_origin(&tenant.tenant, head);
+            self.allow_origin(&tenant.tenant, arrival.head());
             Refusal::DisguisedPath
         })?;
+        let mut is_allowed_origin = false;
+        if let Endpoint::Registration | Endpoint::BelowRegistration = endpoint {
+            is_allowed_origin = self.allow_origin(&tenant.tenant, arrival.head());
+            if endpoint == Endpoint::BelowRegistration || !matches!(arrival.head().method(), b"POST" | b"OPTIONS") {
+                return Err(Refusal::Method);
+            }
+        }
+        let address = self.check_access(arrival, Some(&tenant), endpoint, &host, server_name.as_deref())?;
         match endpoint {
-            Endpoint::Other | Endpoint::Protected => Ok(Admission::Pass),
             Endpoint::Management => {
-                environment.set_request_header(TENANT_HEADER, tenant.tenant.name.as_str());
+                let address = address.or_else(|| signals::client_address(environment));
+                let address = address.map(|address| address.to_string());
+                environment.set_request_header(TENANT_HEADER, Some(tenant.tenant.name.as_str()));
+                environment.set_request_header(CLIENT_ADDRESS_HEADER, address.as_deref());
                 Ok(Admission::Pass)
             }
-            Endpoint::BelowRegistration => {
-                self.allow_origin(&tenant.tenant, head);
-                Err(Refusal::Method)
+            Endpoint::Registration if arrival.head().method() == b"OPTIONS" => {
+                self.allow_preflight(is_allowed_origin);
+                Ok(Admission::Preflight)
             }
             Endpoint::Registration => {
-                let is_allowed_origin = self.allow_origin(&tenant.tenant, head);
-                match head.method() {
-                    b"OPTIONS" => {
-                        self.allow_preflight(is_allowed_origin);
-                        return Ok(Admission::Preflight);
-                    }
-                    b"POST" => {}
-                    _ => return Err(Refusal::Method),
-                }
-                self.take_token(environment, &tenant)?;
+                self.take_tokens(environment, &tenant, address)?;
                 if !tenant.tenant.settings.flags.enable_dynamic_client_registration {
                     return Err(Refusal::RegistrationDisabled);
                 }
-                self.check_head(head)?;
-                self.decision_id = decision_id(environment, head);
+                self.check_head(arrival.head())?;
                 Ok(Admission::Registration(tenant))
+            }
+            Endpoint::Other | Endpoint::Protected | Endpoint::Scim | Endpoint::BelowRegistration => Ok(Admission::Pass),
+        }
+    }
+
+    /// The tenant that answers for the host, if there is one.
+    fn tenant_of<E: Environment>(&self, environment: &E, host: &str) -> Result<Option<Rc<InForce>>, Refusal> {
+        match self.worker.copies.look_up(environment, &self.worker.keys, host) {
+            Lookup::Tenant(tenant) => Ok(Some(tenant)),
+            Lookup::Unknown => Ok(None),
+            Lookup::NotLoaded => Err(Refusal::SettingsNotLoaded),
+            Lookup::Unreadable => Err(Refusal::SettingsUnreadable),
+        }
+    }
+
+    /// Asks the access rules: those of the configuration, then those of the tenant. Gives the client's address if a
+    /// rule needed it.
+    fn check_access<E: Environment>(
+        &self,
+        arrival: &Arrival<E>,
+        tenant: Option<&InForce>,
+        endpoint: Endpoint,
+        host: &str,
+        server_name: Option<&str>,
+    ) -> Result<Option<IpAddr>, Refusal> {
+        let Worker { acl: own, config, .. } = &*self.worker;
+        if own.is_empty() && tenant.is_none_or(|tenant| tenant.acl.is_empty()) {
+            return Ok(None);
+        }
+        let kind = match endpoint {
+            Endpoint::Management | Endpoint::Scim => RequestKind::Management,
+            Endpoint::Registration | Endpoint::BelowRegistration => RequestKind::Registration,
+            Endpoint::Protected | Endpoint::Other => RequestKind::Other,
+        };
+        let environment = arrival.environment;
+        let needs = tenant.map_or_else(SignalSet::default, |tenant| tenant.acl.needs(kind)).union(own.needs(kind));
+        let observed = Observed::read(environment, needs, config.signal_sources);
+        let facts = observed.facts(host, server_name);
+        let mut monitored = 0_u32;
+        let mut verdict = own.evaluate(kind, &facts, |rule, matched| {
+            monitored = monitored.saturating_add((matched && own.monitors(rule)).into());
+        });
+        if let (acl::Verdict::NoMatch, Some(tenant)) = (verdict, tenant) {
+            verdict = tenant.acl.evaluate(kind, &facts, |rule, matched| {
+                tenant.tally.count(rule, matched);
+                monitored = monitored.saturating_add((matched && tenant.acl.monitors(rule)).into());
+            });
+        }
+        (0..monitored).for_each(|_| environment.count(Reason::AclMonitored));
+        match verdict {
+            acl::Verdict::NoMatch => Ok(facts.address),
+            acl::Verdict::Allow => {
+                environment.count(Reason::AclAllowed);
+                Ok(facts.address)
+            }
+            // Sent to where it came from, a client would come again and again.
+            acl::Verdict::Redirect { uri, host: to } if !is_host_of(tenant, host, to) => {
+                Err(Refusal::Redirected { uri: uri.to_owned() })
+            }
+            acl::Verdict::Block | acl::Verdict::Redirect { .. } => {
+                Err(Refusal::Blocked { html: arrival.head().prefers_html() })
             }
         }
     }
@@ -224,20 +355,45 @@ impl Exchange {
         }
     }
 
-    fn take_token<E: Environment>(&mut self, environment: &E, tenant: &InForce) -> Result<(), Refusal> {
-        let limit = tenant.tenant.settings.dcr_edge.rate_limit;
-        let Outcome::Judged { verdict, contended } = limiter::take(environment, &tenant.bucket, limit) else {
-            return Err(Refusal::LimiterUnavailable);
-        };
-        let reset = environment.unix_seconds().saturating_add(verdict.next_token_in.div_ceil(1_000_000_000));
-        self.shared.push(("x-ratelimit-limit", limit.burst.to_string()));
-        self.shared.push(("x-ratelimit-remaining", verdict.remaining.to_string()));
-        self.shared.push(("x-ratelimit-reset", reset.to_string()));
-        if verdict.admitted {
-            Ok(())
-        } else {
-            Err(Refusal::RateLimited { next_token_in: verdict.next_token_in, contended })
+    /// Takes a token of the source, if the tenant limits those, and one of the tenant.
+    fn take_tokens<E: Environment>(
+        &mut self,
+        environment: &E,
+        tenant: &InForce,
+        address: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
+        let settings = &tenant.tenant.settings.dcr_edge;
+        if let Some(per_source) = &settings.per_source {
+            let address = address.or_else(|| signals::client_address(environment));
+            if !address.is_some_and(|address| tenant.exempt.contains(address)) {
+                let keys = &self.worker.keys;
+                let seed = self.worker.copies.seed(environment, keys).ok_or(Refusal::LimiterUnavailable)?;
+                let key = |number| keys.source(tenant.slot, number);
+                let limit = per_source.limit();
+                let outcome = limiter::take_for_source(environment, &seed, address, key, limit);
+                self.take(environment, outcome, limit, Limiter::Source)?;
+            }
         }
+        let outcome = limiter::take(environment, &tenant.bucket, settings.rate_limit);
+        self.take(environment, outcome, settings.rate_limit, Limiter::Tenant)
+    }
+
+    fn take<E: Environment>(
+        &mut self,
+        environment: &E,
+        outcome: Outcome,
+        limit: RateLimit,
+        by: Limiter,
+    ) -> Result<(), Refusal> {
+        let Outcome::Judged { verdict, contended } = outcome else { return Err(Refusal::LimiterUnavailable) };
+        let Verdict { admitted, remaining, next_token_in, .. } = verdict;
+        let reset = environment.unix_seconds().saturating_add(next_token_in.div_ceil(1_000_000_000));
+        // Of two limits the one that is nearer is the one to know.
+        if !admitted || self.limit.as_ref().is_none_or(|limit| remaining < limit.remaining) {
+            self.limit = Some(Limit { burst: limit.burst.get(), remaining, reset });
+        }
+        let by = if contended { Limiter::Contention } else { by };
+        if admitted { Ok(()) } else { Err(Refusal::RateLimited { next_token_in, by }) }
     }
 
     fn check_head(&self, head: &Head) -> Result<(), Refusal> {
@@ -284,7 +440,7 @@ impl Exchange {
             (REQUEST_ID_HEADER, &self.decision_id),
         ];
         match environment.call(&store.cluster, &headers, &body, store.timeout) {
-            Ok(()) => Ok(Registering { secret, metadata }),
+            Ok(_) => Ok(Registering { secret, metadata }),
             Err(error) => Err(Refusal::Callout(error.into())),
         }
     }
@@ -293,13 +449,16 @@ impl Exchange {
         let body = match callout::understand(answer, callout::MAX_REGISTRATION_ANSWER).map_err(Refusal::Callout)? {
             Answer::Success(body) => body,
             Answer::Refused(refusal) => return Err(Refusal::Store(refusal)),
+            Answer::RateLimited { next_token_in } => {
+                return Err(Refusal::RateLimited { next_token_in, by: Limiter::Fleet });
+            }
         };
         let client: RegisteredClient = callout::parse(&body).map_err(Refusal::Callout)?;
         let body = registration::response(&client, registering.secret.as_ref(), &registering.metadata)
             .map_err(|_| Refusal::Callout(Failure::StoreError))?;
         let mut headers = refusal::no_store_headers();
         headers.push(("pragma", "no-cache".to_owned()));
-        headers.extend_from_slice(&self.shared);
+        headers.extend(self.shared_headers());
         Ok(Reply { status: 201, headers, body, reason: Reason::Registered })
     }
 
@@ -316,8 +475,19 @@ impl Exchange {
             }
             _ => {}
         }
-        let reply = refusal.reply(&self.decision_id, &self.shared);
+        let reply = refusal.reply(&self.decision_id, &self.shared_headers());
         self.answer(environment, &reply);
+    }
+
+    /// The headers of every answer, with those of the limiters if they were asked.
+    fn shared_headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = self.shared.clone();
+        if let Some(Limit { burst, remaining, reset }) = &self.limit {
+            headers.push(("x-ratelimit-limit", burst.to_string()));
+            headers.push(("x-ratelimit-remaining", remaining.to_string()));
+            headers.push(("x-ratelimit-reset", reset.to_string()));
+        }
+        headers
     }
 
     /// The one latch: an answer is given once, and the state says so.
@@ -328,6 +498,11 @@ impl Exchange {
         self.state = State::Answered { status: reply.status };
         environment.reply(reply);
     }
+}
+
+/// Whether a host is one of the tenant's, or that of the request if it has no tenant.
+fn is_host_of(tenant: Option<&InForce>, host: &str, other: &str) -> bool {
+    tenant.map_or(other == host, |tenant| tenant.tenant.domains.iter().any(|domain| domain.as_str() == other))
 }
 
 /// The request's id if it has one, else a random one: it is in the answer, the access log and the store's log.
@@ -344,10 +519,11 @@ fn decision_id<E: Environment>(environment: &E, head: &Head) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filter::board::{self, Stamp};
+    use crate::filter::board::{self, Stamp, State};
     use crate::filter::config::Config;
     use crate::filter::environment::{CallResponse, DispatchError};
     use crate::filter::fake::Fake;
+    use crate::tenant::Domain;
     use serde_json::{Value, json};
 
     const CLIENT: &[u8] = br#"{"redirect_uris":["https://app.example/cb"],"client_name":"Test"}"#;
@@ -368,8 +544,11 @@ mod tests {
             let worker = Rc::new(Worker::new(config, "token").unwrap());
             let tenant = json!({"name": "default", "domains": ["a.test"], "settings": settings});
             let json = serde_json::to_vec(&tenant).unwrap();
-            let stamp = Stamp { epoch: 1, version: 1 };
-            board::publish(&fake, &worker.keys, 1, stamp, &["a.test".parse().unwrap()], Some(&json));
+            let domains: Vec<Domain> = serde_json::from_value(tenant["domains"].clone()).unwrap();
+            let limits_sources = settings["dcr_edge"].get("per_source").is_some();
+            let state = State { domains: &domains, limits_sources, json: &json };
+            board::publish(&fake, &worker.keys, 1, Stamp { epoch: 1, version: 1 }, Some(&state));
+            crate::filter::feed::Feed::new(Rc::clone(&worker)).prepare(&fake);
             board::set_loaded(&fake, &worker.keys);
             Self { fake, worker }
         }
@@ -604,5 +783,225 @@ mod tests {
             assert_eq!(bench.bare("GET", path, &[]), Flow::Pause);
             assert_eq!((bench.last().0, header(&bench.last().2, "retry-after")), (503, Some("2")));
         }
+    }
+
+    fn rule(action: Value, condition: Value, scope: &str) -> Value {
+        let mut rule = condition;
+        rule["action"] = action;
+        rule["scope"] = json!(scope);
+        rule
+    }
+
+    fn block(scope: &str) -> Value {
+        rule(json!({"block": true}), json!({"match": {"ipv4_cidrs": ["198.51.100.0/24"]}}), scope)
+    }
+
+    /// A bench whose tenant has these rules, and registration switched on.
+    fn with_rules(rules: &[Value], configuration: Value) -> Bench {
+        let mut configuration = configuration;
+        configuration["store"] = json!({"cluster": "c"});
+        let bench = Bench::with_config(json!({"flags": {"enable_dynamic_client_registration": true}}), configuration);
+        let acls: Vec<_> =
+            rules.iter().enumerate().map(|(n, rule)| json!({"id": format!("acl_{n}"), "rule": rule})).collect();
+        bench.put(2, json!(["a.test", "also-a.test"]), acls);
+        bench
+    }
+
+    impl Bench {
+        fn put(&self, version: u64, domains: Value, network_acls: Vec<Value>) {
+            let settings = json!({"flags": {"enable_dynamic_client_registration": true}});
+            let tenant = json!({"name": "t", "domains": domains, "settings": settings, "network_acls": network_acls});
+            let (json, domains): (_, Vec<Domain>) = (tenant.to_string(), serde_json::from_value(domains).unwrap());
+            let state = State { domains: &domains, limits_sources: false, json: json.as_bytes() };
+            board::publish(&self.fake, &self.worker.keys, 1, Stamp { epoch: 1, version }, Some(&state));
+        }
+
+        fn comes_from(&self, address: &str) {
+            self.property("source.address", address);
+        }
+
+        fn property(&self, path: &str, value: &str) {
+            self.fake.properties.lock().unwrap().insert(path.to_owned(), value.as_bytes().to_vec());
+        }
+
+        fn counted(&self, reason: Reason) -> usize {
+            self.fake.counted.lock().unwrap().iter().filter(|counted| **counted == reason).count()
+        }
+    }
+
+    #[test]
+    fn a_blocked_request_goes_no_further_and_costs_no_token() {
+        let bench = with_rules(&[block("dcr")], json!({}));
+        bench.comes_from("198.51.100.7:4711");
+        bench.register(CLIENT, &[]);
+        let (status, body, reply) = bench.last();
+        assert_eq!((status, &body["error"], &body["decision_id"]), (403, &json!("access_denied"), &json!("id-1")));
+        assert_eq!((reply.reason, header(&reply, "x-ratelimit-limit")), (Reason::AclBlocked, None));
+        assert!(bench.fake.calls.lock().unwrap().is_empty());
+        bench.comes_from("203.0.113.7:4711");
+        bench.register(CLIENT, &[]);
+        assert_eq!(bench.fake.calls.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn each_scope_covers_its_endpoints() {
+        let everywhere = ["/oidc/register", "/api/v2/clients", "/scim/v2", "/authorize", "/", "/oauth/token"];
+        for (scope, blocked) in [
+            ("tenant", &everywhere[..]),
+            ("management", &["/api/v2/clients", "/scim/v2"]),
+            ("authentication", &["/oidc/register", "/authorize", "/", "/oauth/token"]),
+            ("dynamic_client_registration", &["/oidc/register"]),
+        ] {
+            let bench = with_rules(&[block(scope)], json!({}));
+            bench.comes_from("198.51.100.7:1");
+            for path in everywhere {
+                let before = bench.replies();
+                bench.bare("POST", path, &[("content-type", "application/json")]);
+                let is_blocked = bench.replies() > before && bench.last().2.reason == Reason::AclBlocked;
+                assert_eq!(is_blocked, blocked.contains(&path), "{scope} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_preflight_is_subject_to_the_rules_and_a_wrong_method_is_refused_before_them() {
+        let bench = with_rules(&[block("dcr")], json!({}));
+        bench.comes_from("198.51.100.7:1");
+        bench.bare("OPTIONS", "/oidc/register", &[]);
+        assert_eq!(bench.last().0, 403);
+        bench.bare("GET", "/oidc/register", &[]);
+        assert_eq!(bench.last().0, 405);
+    }
+
+    #[test]
+    fn a_browser_gets_a_page_that_needs_nothing_else() {
+        let bench = with_rules(&[block("tenant")], json!({}));
+        bench.comes_from("198.51.100.7:1");
+        bench.bare("GET", "/authorize", &[("accept", "text/html,*/*;q=0.8")]);
+        let reply = bench.last().2;
+        let page = String::from_utf8(reply.body.clone()).unwrap();
+        assert_eq!((reply.status, header(&reply, "content-type")), (403, Some("text/html; charset=utf-8")));
+        assert!(page.contains("id-1") && !page.contains("http") && !page.contains("src="), "{page}");
+        assert_eq!((header(&reply, "vary"), header(&reply, "cache-control")), (Some("accept"), Some("no-store")));
+        bench.bare("GET", "/authorize", &[("accept", "*/*")]);
+        assert_eq!(header(&bench.last().2, "content-type"), Some("application/json"));
+    }
+
+    #[test]
+    fn a_redirect_has_a_location_and_no_body_and_never_leads_back_to_the_tenant() {
+        let to = |uri: &str| {
+            rule(json!({"redirect": true, "redirect_uri": uri}), json!({"match_all": true}), "authentication")
+        };
+        let bench = with_rules(&[to("https://www.example.com/blocked")], json!({}));
+        bench.register(CLIENT, &[]);
+        let reply = bench.last().2;
+        assert_eq!((reply.status, header(&reply, "location")), (302, Some("https://www.example.com/blocked")));
+        assert_eq!((reply.body.len(), header(&reply, "content-type")), (0, None));
+        for uri in ["https://a.test/x", "https://ALSO-a.test:8443/"] {
+            let bench = with_rules(&[to(uri)], json!({}));
+            bench.bare("GET", "/", &[]);
+            assert_eq!((bench.last().0, header(&bench.last().2, "location")), (403, None), "{uri}");
+        }
+    }
+
+    #[test]
+    fn the_configurations_rules_come_first_and_also_look_at_hosts_of_no_tenant() {
+        let own = |action: &str| {
+            let rule = rule(json!({action: true}), json!({"match": {"ipv4_cidrs": ["198.51.100.0/24"]}}), "tenant");
+            json!({"unknown_hosts": "pass", "network_acls": [{"description": "d", "active": true, "rule": rule}]})
+        };
+        let everybody = rule(json!({"block": true}), json!({"match_all": true}), "tenant");
+        let bench = with_rules(&[everybody], own("allow"));
+        bench.comes_from("198.51.100.7:1");
+        assert_eq!(bench.bare("GET", "/", &[]), Flow::Continue);
+        bench.comes_from("203.0.113.7:1");
+        assert_eq!(bench.bare("GET", "/", &[]), Flow::Pause);
+
+        let bench = with_rules(&[], own("block"));
+        for (address, flow) in [("198.51.100.7:1", Flow::Pause), ("203.0.113.7:1", Flow::Continue)] {
+            bench.comes_from(address);
+            bench.headers("GET", "/", &[]);
+            bench.fake.set_request_header(":authority", Some("of-nobody.test"));
+            assert_eq!(Exchange::new(Rc::clone(&bench.worker)).on_headers(&bench.fake, true), flow, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_monitoring_rule_is_counted_and_lets_pass() {
+        let monitor = rule(json!({"block": true, "log": true}), json!({"match_all": true}), "tenant");
+        let bench = with_rules(&[monitor], json!({}));
+        assert_eq!(bench.bare("GET", "/", &[]), Flow::Continue);
+        assert_eq!((bench.counted(Reason::AclMonitored), bench.counted(Reason::AclBlocked)), (1, 0));
+        let counts = bench.worker.copies.take_counts();
+        assert_eq!((counts[0].acl_id.as_str(), counts[0].evaluated, counts[0].matched), ("acl_0", 1, 1));
+    }
+
+    #[test]
+    fn a_server_name_of_another_tenant_is_misdirected() {
+        let bench = with_rules(&[], json!({}));
+        let other = json!({"name": "other", "domains": ["other.test"], "settings": {}}).to_string();
+        let domains = ["other.test".parse().unwrap()];
+        let state = State { domains: &domains, limits_sources: false, json: other.as_bytes() };
+        board::publish(&bench.fake, &bench.worker.keys, 2, Stamp { epoch: 1, version: 3 }, Some(&state));
+        for (server_name, flow) in [
+            ("a.test", Flow::Continue),
+            ("A.TEST", Flow::Continue),
+            ("also-a.test", Flow::Continue),
+            ("of-nobody.test", Flow::Continue),
+            ("", Flow::Continue),
+            ("other.test", Flow::Pause),
+        ] {
+            bench.property("connection.requested_server_name", server_name);
+            assert_eq!(bench.bare("GET", "/", &[]), flow, "{server_name}");
+        }
+        assert_eq!((bench.last().0, bench.last().2.reason), (421, Reason::Misdirected));
+    }
+
+    #[test]
+    fn the_management_api_is_told_the_tenant_and_the_clients_address_and_no_clients_word_for_them() {
+        let bench = with_rules(&[], json!({}));
+        bench.comes_from("198.51.100.7:1");
+        let forged = [(TENANT_HEADER, "forged"), (CLIENT_ADDRESS_HEADER, "192.0.2.1")];
+        bench.bare("GET", "/api/v2/clients", &forged);
+        assert_eq!(bench.fake.request_header(TENANT_HEADER).as_deref(), Some(&b"t"[..]));
+        assert_eq!(bench.fake.request_header(CLIENT_ADDRESS_HEADER).as_deref(), Some(&b"198.51.100.7"[..]));
+        bench.fake.properties.lock().unwrap().clear();
+        bench.bare("GET", "/api/v2/clients", &forged);
+        assert_eq!(bench.fake.request_header(CLIENT_ADDRESS_HEADER), None);
+    }
+
+    #[test]
+    fn one_source_cannot_use_up_the_tenants_tokens_and_a_shared_address_is_spared() {
+        let per_source = json!({"burst": 2, "per_second": 1, "exempt": ["203.0.113.0/24"]});
+        let limit = json!({"burst": 5, "per_second": 5});
+        let bench = Bench::enabled(json!({"dcr_edge": {"per_source": per_source, "rate_limit": limit}}));
+        let send = |address: &str| {
+            bench.comes_from(address);
+            bench.register(b"{}", &[]);
+            bench.last().2
+        };
+        for remaining in ["1", "0"] {
+            assert_eq!(header(&send("198.51.100.7:1"), "x-ratelimit-remaining"), Some(remaining));
+        }
+        let refused = send("198.51.100.7:2");
+        assert_eq!((refused.status, refused.reason), (429, Reason::SourceLimited));
+        assert_eq!((header(&refused, "x-ratelimit-limit"), header(&refused, "retry-after")), (Some("2"), Some("1")));
+        // Two of the tenant's five are gone, and the refused one took none.
+        for remaining in ["2", "1", "0"] {
+            assert_eq!(header(&send("203.0.113.7:1"), "x-ratelimit-remaining"), Some(remaining));
+        }
+        assert_eq!(send("203.0.113.8:1").reason, Reason::RateLimited);
+    }
+
+    #[test]
+    fn the_fleets_refusal_is_a_429_like_any_other() {
+        let bench = Bench::enabled(json!({}));
+        let body = json!({"error": "too_many_requests", "error_description": "d", "next_token_in_ms": 150});
+        bench.register(CLIENT, &[]).on_answer(&bench.fake, store_says("429", body));
+        let (status, body, reply) = bench.last();
+        assert_eq!((status, &body["error"], reply.reason), (429, &json!("too_many_requests"), Reason::FleetLimited));
+        let headers = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after"];
+        let values = headers.map(|name| header(&reply, name).map(str::to_owned).unwrap());
+        assert_eq!(values, ["5", "0", "1800000001", "1"].map(str::to_owned));
     }
 }

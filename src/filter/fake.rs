@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::environment::{CasMismatch, DispatchError, Environment, Level, NoRandomness, Reply, Shared};
+use super::environment::{CallId, CasMismatch, DispatchError, Environment, Level, NoRandomness, Reply, Shared};
 use super::reason::Reason;
 
 /// A call that was sent.
@@ -23,6 +23,8 @@ pub struct Fake {
     pub now: AtomicU64,
     random: AtomicU64,
     pub headers: Mutex<Vec<(String, Vec<u8>)>>,
+    /// By path, with dots between its parts.
+    pub properties: Mutex<HashMap<String, Vec<u8>>>,
     pub body: Mutex<Vec<u8>>,
     pub calls: Mutex<Vec<Call>>,
     pub refuse_calls: Mutex<Option<DispatchError>>,
@@ -35,6 +37,13 @@ pub struct Fake {
 impl Fake {
     pub fn lose_every_cas(&self, lose: bool) {
         self.lose_every_cas.store(lose, Ordering::Relaxed);
+    }
+}
+
+impl Fake {
+    /// How many keys of shared data there are.
+    pub fn keys(&self) -> usize {
+        self.data.lock().unwrap().0.len()
     }
 }
 
@@ -72,23 +81,32 @@ impl Environment for Fake {
         Ok(())
     }
 
-    fn call(&self, _: &str, headers: &[(&str, &str)], body: &[u8], _: Duration) -> Result<(), DispatchError> {
+    fn call(&self, _: &str, headers: &[(&str, &str)], body: &[u8], _: Duration) -> Result<CallId, DispatchError> {
         if let Some(error) = *self.refuse_calls.lock().unwrap() {
             return Err(error);
         }
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        self.calls.lock().unwrap().push(Call { headers, body: body.to_vec() });
-        Ok(())
+        let mut calls = self.calls.lock().unwrap();
+        calls.push(Call { headers, body: body.to_vec() });
+        Ok(CallId(calls.len() as u32))
     }
 
     fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
         self.headers.lock().unwrap().clone()
     }
 
-    fn set_request_header(&self, name: &str, value: &str) {
+    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
+        self.headers.lock().unwrap().iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())
+    }
+
+    fn set_request_header(&self, name: &str, value: Option<&str>) {
         let mut headers = self.headers.lock().unwrap();
         headers.retain(|(n, _)| n != name);
-        headers.push((name.to_owned(), value.as_bytes().to_vec()));
+        headers.extend(value.map(|value| (name.to_owned(), value.as_bytes().to_vec())));
+    }
+
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        self.properties.lock().unwrap().get(&path.join(".")).cloned()
     }
 
     fn set_response_status(&self, status: u16) {

@@ -9,14 +9,17 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use super::board::{self, Published, Stamp};
+use super::board::{self, Published, Stamp, State};
 use super::callout::{self, Answer, Failure};
 use super::environment::{CallAnswer, Environment, Level};
+use super::limiter::Seed;
 use super::reason::Reason;
 use super::worker::Worker;
+use crate::acl::{Signal, SignalSet};
 use crate::edge_api::{CHANGES_PATH, Changes, TenantChange};
-use crate::tenant::{Domain, Tenant};
+use crate::tenant::{ActiveRule, Domain, Snapshot};
 
 /// What a claim lasts beyond the call's own time-out, in nanoseconds.
 const CLAIM_MARGIN: u64 = 1_000_000_000;
@@ -39,10 +42,36 @@ struct Cursor {
     slots: u32,
 }
 
-/// The hosts of a tenant that cannot be read as a whole.
+/// Who a tenant is and where it answers, whatever else stands there.
 #[derive(Deserialize)]
-struct Hosts {
-    domains: Vec<Domain>,
+struct Identity<'a> {
+    #[serde(borrow)]
+    name: &'a RawValue,
+    #[serde(borrow)]
+    domains: &'a RawValue,
+}
+
+impl Identity<'_> {
+    fn domains(&self) -> Option<Vec<Domain>> {
+        serde_json::from_slice(self.domains.get().as_bytes()).ok()
+    }
+}
+
+/// The members of a tenant, as they are written.
+#[derive(Deserialize, Serialize)]
+struct Members<'a> {
+    #[serde(borrow)]
+    name: &'a RawValue,
+    #[serde(borrow)]
+    domains: &'a RawValue,
+    #[serde(borrow)]
+    settings: &'a RawValue,
+    #[serde(borrow, default = "no_rules")]
+    network_acls: &'a RawValue,
+}
+
+fn no_rules<'a>() -> &'a RawValue {
+    serde_json::from_slice(b"[]").unwrap_or(RawValue::NULL)
 }
 
 /// One worker's part in the polling.
@@ -66,6 +95,11 @@ impl Feed {
 
     /// Makes the shared keys. The proxy configures one instance before any worker starts, so this never races.
     pub fn prepare<E: Environment>(&self, environment: &E) {
+        let mut seed = Seed::default();
+        let seed_key = self.worker.keys.seed();
+        if environment.shared(&seed_key).is_none() && environment.fill_random(&mut seed).is_ok() {
+            let _ = environment.set_shared(&seed_key, &seed, None);
+        }
         for (key, value) in [(&self.poll_key, &0u64.to_le_bytes()[..]), (&self.cursor_key, b"{}")] {
             if environment.shared(key).is_none() {
                 let _ = environment.set_shared(key, value, None);
@@ -110,8 +144,10 @@ impl Feed {
             return;
         }
         let cursor = self.cursor(environment).0;
-        // An instance is hexadecimal digits: nothing to escape.
-        let path = format!("{CHANGES_PATH}?after={}&instance={}", cursor.after, cursor.instance);
+        // An instance is hexadecimal digits, and a signal a word: nothing to escape.
+        let signals: Vec<_> = self.worker.config.signal_sources.iter().map(Signal::as_str).collect();
+        let (Cursor { after, instance, .. }, signals) = (&cursor, signals.join(","));
+        let path = format!("{CHANGES_PATH}?after={after}&instance={instance}&signals={signals}");
         let headers = [
             (":method", "GET"),
             (":path", &path),
@@ -119,7 +155,7 @@ impl Feed {
             ("authorization", &self.worker.authorization),
         ];
         match environment.call(&store.cluster, &headers, &[], store.timeout) {
-            Ok(()) => self.claim.set(Some(claim)),
+            Ok(_) => self.claim.set(Some(claim)),
             Err(error) => {
                 self.note(environment, Some(error.into()));
                 if let Some(poll) = environment.shared(&self.poll_key) {
@@ -158,7 +194,7 @@ impl Feed {
         }
         for change in &page.tenants {
             if change.slot >= MAX_SLOTS {
-                self.unreadable(environment, change, &format!("slots end at {MAX_SLOTS}"));
+                self.unreadable(environment, change, "it is not served", &format!("slots end at {MAX_SLOTS}"));
                 continue;
             }
             cursor.slots = cursor.slots.max(change.slot.saturating_add(1));
@@ -181,29 +217,49 @@ impl Feed {
     }
 
     fn change<E: Environment>(&self, environment: &E, cursor: &Cursor, change: &TenantChange) -> Published {
-        let (keys, slot) = (&self.worker.keys, change.slot);
         let stamp = Stamp { epoch: cursor.epoch, version: change.version };
-        let json = change.tenant.as_ref().map(|json| json.get().as_bytes());
-        let domains = match json.map(serde_json::from_slice::<Tenant>) {
-            None => Vec::new(),
-            Some(Ok(tenant)) => tenant.domains,
-            Some(Err(error)) => {
-                self.unreadable(environment, change, &error.to_string());
-                // What was in force is not what the owner wants any more. Its hosts are refused while it cannot be read.
-                json.and_then(|json| serde_json::from_slice(json).ok())
-                    .map(|Hosts { domains }| domains)
-                    .unwrap_or_default()
+        let publish = |state: Option<&State>| board::publish(environment, &self.worker.keys, change.slot, stamp, state);
+        let Some(json) = change.tenant.as_ref().map(|json| json.get().as_bytes()) else { return publish(None) };
+        match serde_json::from_slice::<Snapshot>(json) {
+            Ok(snapshot) => {
+                self.note_missing_sources(environment, &snapshot);
+                publish(Some(&state(&snapshot, json)))
             }
-        };
-        board::publish(environment, keys, slot, stamp, &domains, json)
+            Err(error) => {
+                let last = board::json_in_force(environment, &self.worker.keys, change.slot, cursor.epoch);
+                if let Some(kept) = last.and_then(|last| keep(&last, json))
+                    && let Ok(snapshot) = serde_json::from_slice::<Snapshot>(&kept)
+                {
+                    self.unreadable(environment, change, "its last settings stay in force", &error.to_string());
+                    return publish(Some(&state(&snapshot, &kept)));
+                }
+                self.unreadable(environment, change, "its hosts are refused", &error.to_string());
+                let identity: Option<Identity> = serde_json::from_slice(json).ok();
+                let domains = identity.and_then(|identity| identity.domains()).unwrap_or_default();
+                publish(Some(&State { domains: &domains, limits_sources: false, json }))
+            }
+        }
     }
 
-    fn unreadable<E: Environment>(&self, environment: &E, change: &TenantChange, error: &str) {
+    fn unreadable<E: Environment>(&self, environment: &E, change: &TenantChange, so: &str, error: &str) {
         environment.count(Reason::SettingsUnreadable);
         let (slot, version) = (change.slot, change.version);
-        let line =
-            format!("tenant in slot {slot}: change {version} cannot be read, and its hosts are refused: {error}");
+        let line = format!("tenant in slot {slot}: change {version} cannot be read, and {so}: {error}");
         environment.log(Level::Error, &line);
+    }
+
+    /// A rule that blocks by a signal which never comes blocks nobody: the operator has to see that.
+    fn note_missing_sources<E: Environment>(&self, environment: &E, snapshot: &Snapshot) {
+        let sources = self.worker.config.signal_sources.union(SignalSet::BUILT_IN);
+        for ActiveRule { id, rule } in &snapshot.network_acls {
+            let missing: Vec<_> = rule.named_signals().without(sources).iter().map(Signal::as_str).collect();
+            if !missing.is_empty() {
+                environment.count(Reason::AclWithoutSource);
+                let (tenant, missing) = (&snapshot.name, missing.join(", "));
+                let line = format!("tenant {tenant}: rule {id} names signals without a source here: {missing}");
+                environment.log(Level::Warn, &line);
+            }
+        }
     }
 
     fn note<E: Environment>(&self, environment: &E, failure: Option<Failure>) {
@@ -222,6 +278,21 @@ impl Feed {
             None => environment.log(Level::Info, "settings are loaded again"),
         }
     }
+}
+
+fn state<'a>(snapshot: &'a Snapshot, json: &'a [u8]) -> State<'a> {
+    let limits_sources = snapshot.settings.dcr_edge.per_source.is_some();
+    State { domains: &snapshot.domains, limits_sources, json }
+}
+
+/// What stays in force of a tenant whose newest state cannot be read: its last settings, under the hosts that it has
+/// now. Nothing if it has another name by now.
+fn keep(last: &[u8], newest: &[u8]) -> Option<Vec<u8>> {
+    let last: Members = serde_json::from_slice(last).ok()?;
+    let newest: Identity = serde_json::from_slice(newest).ok()?;
+    let domains = if newest.domains().is_some() { newest.domains } else { last.domains };
+    let is_same = last.name.get() == newest.name.get();
+    is_same.then(|| serde_json::to_vec(&Members { domains, ..last }).ok()).flatten()
 }
 
 fn later<E: Environment>(environment: &E, span: std::time::Duration) -> u64 {
@@ -275,13 +346,13 @@ mod tests {
         let fake = Fake::default();
         let workers = [feed(&fake), feed(&fake)];
         workers.iter().for_each(|worker| worker.tick(&fake));
-        assert_eq!(asked(&fake), ["/edge/v1/changes?after=0&instance="]);
+        assert_eq!(asked(&fake), ["/edge/v1/changes?after=0&instance=&signals="]);
         workers[0].answered(&fake, page("ab", true, 3, false, json!([tenant(1, 3, "a.test")])));
         workers.iter().for_each(|worker| worker.tick(&fake));
         assert!(asked(&fake).is_empty());
         fake.now.fetch_add(500_000_000, Ordering::Relaxed);
         workers[1].tick(&fake);
-        assert_eq!(asked(&fake), ["/edge/v1/changes?after=3&instance=ab"]);
+        assert_eq!(asked(&fake), ["/edge/v1/changes?after=3&instance=ab&signals="]);
         assert!(finds(&fake, &workers[1], "a.test"));
     }
 
@@ -292,7 +363,7 @@ mod tests {
         feed.tick(&fake);
         feed.answered(&fake, page("ab", true, 1, true, json!([tenant(1, 1, "a.test")])));
         assert!(!finds(&fake, &feed, "a.test"));
-        assert_eq!(asked(&fake).last().unwrap(), "/edge/v1/changes?after=1&instance=ab");
+        assert_eq!(asked(&fake).last().unwrap(), "/edge/v1/changes?after=1&instance=ab&signals=");
         feed.answered(&fake, page("ab", false, 2, false, json!([tenant(2, 2, "b.test")])));
         assert!(finds(&fake, &feed, "a.test") && finds(&fake, &feed, "b.test"));
     }
@@ -329,17 +400,75 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_change_is_refused_and_hides_no_other_tenant() {
+    fn settings_that_cannot_be_read_keep_the_last_good_ones_and_are_logged_and_counted_once_a_version() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        feed.tick(&fake);
+        let good = json!({"name": "t", "domains": ["a.test"], "settings": {"dcr_edge": {"client_quota": 7}}});
+        feed.answered(&fake, page("ab", true, 1, false, json!([{"slot": 1, "version": 1, "tenant": good}])));
+        let quota = |host: &str| match feed.worker.copies.look_up(&fake, &feed.worker.keys, host) {
+            Lookup::Tenant(tenant) => tenant.tenant.settings.dcr_edge.client_quota.map(|quota| quota.get()),
+            _ => None,
+        };
+        for (version, domains) in [(2, json!(["a.test"])), (3, json!(["moved.test"])), (4, json!(7))] {
+            fake.now.fetch_add(500_000_000, Ordering::Relaxed);
+            feed.tick(&fake);
+            let unreadable = json!({"name": "t", "domains": domains, "settings": {}, "newer": 1});
+            let other = tenant(2, version, "b.test");
+            let page = page(
+                "ab",
+                false,
+                version,
+                false,
+                json!([
+                    {"slot": 1, "version": version, "tenant": unreadable}, other
+                ]),
+            );
+            feed.answered(&fake, page);
+            assert!(finds(&fake, &feed, "b.test"));
+            assert_eq!(fake.lines.lock().unwrap().len() as u64, version - 1);
+        }
+        // The hosts that it has now lead to it, and those that it left do not.
+        assert_eq!((quota("moved.test"), quota("a.test")), (Some(7), None));
+        let counted = fake.counted.lock().unwrap();
+        assert_eq!(counted.iter().filter(|reason| **reason == Reason::SettingsUnreadable).count(), 3);
+    }
+
+    #[test]
+    fn another_databases_tenant_never_gets_the_last_settings_of_this_ones() {
         let fake = Fake::default();
         let feed = feed(&fake);
         feed.tick(&fake);
         feed.answered(&fake, page("ab", true, 1, false, json!([tenant(1, 1, "a.test")])));
         fake.now.fetch_add(500_000_000, Ordering::Relaxed);
         feed.tick(&fake);
-        let unreadable = json!({"slot": 1, "version": 2, "tenant": {"name": "t", "domains": ["a.test"], "newer": 1}});
-        feed.answered(&fake, page("ab", false, 3, false, json!([unreadable, tenant(2, 3, "b.test")])));
+        let unreadable = json!({"slot": 1, "version": 1, "tenant": {"name": "t", "domains": ["a.test"], "newer": 1}});
+        feed.answered(&fake, page("cd", true, 1, false, json!([unreadable])));
         assert!(matches!(feed.worker.copies.look_up(&fake, &feed.worker.keys, "a.test"), Lookup::Unreadable));
-        assert!(finds(&fake, &feed, "b.test"));
+    }
+
+    #[test]
+    fn a_rule_that_names_a_signal_without_a_source_is_counted_and_logged() {
+        let fake = Fake::default();
+        let config = br#"{"store": {"cluster": "c"}, "signal_sources": ["ja4", "asn"]}"#;
+        let feed = Feed::new(Rc::new(Worker::new(Config::parse(config).unwrap(), "token").unwrap()));
+        feed.prepare(&fake);
+        feed.tick(&fake);
+        assert_eq!(asked(&fake), ["/edge/v1/changes?after=0&instance=&signals=asn,ja4"]);
+        let rule = |id: &str, signals: Value| {
+            json!({"id": id, "rule": {
+                "action": {"block": true}, "match": signals, "scope": "tenant"
+            }})
+        };
+        let acls = [
+            rule("acl_1", json!({"asns": [1]})),
+            rule("acl_2", json!({"geo_country_codes": ["CH"], "user_agents": ["x"]})),
+        ];
+        let tenant = json!({"name": "t", "domains": ["a.test"], "settings": {}, "network_acls": acls});
+        feed.answered(&fake, page("ab", true, 1, false, json!([{"slot": 1, "version": 1, "tenant": tenant}])));
+        let counted = fake.counted.lock().unwrap();
+        assert_eq!(counted.iter().filter(|reason| **reason == Reason::AclWithoutSource).count(), 1);
+        assert!(fake.lines.lock().unwrap()[0].ends_with("rule acl_2 names signals without a source here: country"));
     }
 
     #[test]

@@ -18,11 +18,12 @@ use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, Metr
 use super::callout;
 use super::config::Config;
 use super::environment::{
-    CallAnswer, CallResponse, CasMismatch, DispatchError, Environment, Level, NoRandomness, Reply, Shared,
+    CallAnswer, CallId, CallResponse, CasMismatch, DispatchError, Environment, Level, NoRandomness, Reply, Shared,
 };
 use super::exchange::{Exchange, Flow};
 use super::feed::Feed;
 use super::reason::Reason;
+use super::report::Reporter;
 use super::worker::Worker;
 
 /// The environment variable of the VM that holds the edge's token.
@@ -45,25 +46,36 @@ thread_local! {
 /// One configured plugin in one VM.
 #[derive(Default)]
 struct Root {
-    configured: Option<(Rc<Worker>, Feed)>,
+    configured: Option<Configured>,
+}
+
+/// What one worker does.
+struct Configured {
+    worker: Rc<Worker>,
+    feed: Feed,
+    reporter: Reporter,
 }
 
 impl Root {
-    fn configure(&self) -> Result<(Rc<Worker>, Feed), String> {
+    fn configure(&self) -> Result<Configured, String> {
         let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten();
         let config = Config::parse(&json.unwrap_or_default())?;
         let token = std::env::var(TOKEN_VARIABLE).unwrap_or_default();
         let worker = Rc::new(Worker::new(config, token.trim())?);
         let feed = Feed::new(Rc::clone(&worker));
         feed.prepare(&Proxy);
-        Ok((worker, feed))
+        let reporter = Reporter::new(Rc::clone(&worker));
+        Ok(Configured { worker, feed, reporter })
     }
 }
 
 impl Context for Root {
-    fn on_http_call_response(&mut self, _: u32, num_headers: usize, body_size: usize, _: usize) {
-        if let Some((_, feed)) = &self.configured {
-            feed.answered(&Proxy, call_answer(num_headers, body_size, callout::MAX_CHANGES_ANSWER));
+    fn on_http_call_response(&mut self, id: u32, num_headers: usize, body_size: usize, _: usize) {
+        if let Some(Configured { feed, reporter, .. }) = &self.configured {
+            let answer = call_answer(num_headers, body_size, callout::MAX_CHANGES_ANSWER);
+            if let Some(answer) = reporter.answered(CallId(id), answer) {
+                feed.answered(&Proxy, answer);
+            }
         }
     }
 }
@@ -83,12 +95,12 @@ impl RootContext for Root {
 
     fn on_configure(&mut self, _: usize) -> bool {
         match self.configure() {
-            Ok((worker, feed)) => {
+            Ok(configured) => {
                 // A look at one shared key. It bounds how long Envoy is up without settings, and how late a look is.
-                let half = worker.config.store.poll_interval.checked_div(2).unwrap_or_default();
+                let half = configured.worker.config.store.poll_interval.checked_div(2).unwrap_or_default();
                 let tick = half.clamp(Duration::from_millis(10), Duration::from_millis(50));
                 let _ = hostcalls::set_tick_period(tick);
-                self.configured = Some((worker, feed));
+                self.configured = Some(configured);
                 true
             }
             Err(error) => {
@@ -99,13 +111,14 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        if let Some((_, feed)) = &self.configured {
+        if let Some(Configured { feed, reporter, .. }) = &self.configured {
             feed.tick(&Proxy);
+            reporter.tick(&Proxy);
         }
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        let exchange = self.configured.as_ref().map(|(worker, _)| Exchange::new(Rc::clone(worker)));
+        let exchange = self.configured.as_ref().map(|configured| Exchange::new(Rc::clone(&configured.worker)));
         Some(Box::new(Stream { exchange }))
     }
 
@@ -205,10 +218,10 @@ impl Environment for Proxy {
         headers: &[(&str, &str)],
         body: &[u8],
         timeout: Duration,
-    ) -> Result<(), DispatchError> {
+    ) -> Result<CallId, DispatchError> {
         let body = (!body.is_empty()).then_some(body);
         match hostcalls::dispatch_http_call(cluster, headers.to_vec(), body, Vec::new(), timeout) {
-            Ok(_) => Ok(()),
+            Ok(id) => Ok(CallId(id)),
             // All headers that a call needs are there, so a bad argument is the cluster.
             Err(Status::BadArgument) => Err(DispatchError::NoCluster),
             Err(_) => Err(DispatchError::NoHealthyHost),
@@ -219,8 +232,16 @@ impl Environment for Proxy {
         hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
     }
 
-    fn set_request_header(&self, name: &str, value: &str) {
-        let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value.as_bytes()));
+    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
+        hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok().flatten()
+    }
+
+    fn set_request_header(&self, name: &str, value: Option<&str>) {
+        let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, value.map(str::as_bytes));
+    }
+
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        hostcalls::get_property(path.to_vec()).ok().flatten()
     }
 
     fn set_response_status(&self, status: u16) {

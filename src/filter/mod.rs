@@ -8,7 +8,9 @@
 //! | [`exchange`] | the way of one request |
 //! | [`request`], [`refusal`], [`reason`] | a request's head; refusals and their answers; words for logs and metrics |
 //! | [`board`], [`feed`] | settings in shared data: looked up and published; how they come from the store |
-//! | [`limiter`] | a tenant's bucket in shared data |
+//! | [`signals`] | where the signals of access rules come from |
+//! | [`limiter`] | buckets in shared data: the tenant's, and those of sources |
+//! | [`report`] | what access rules did, told to the store |
 //! | [`callout`] | what the store's answers mean |
 //! | [`worker`] | what the exchanges of one worker share |
 
@@ -23,7 +25,9 @@ mod host;
 pub mod limiter;
 pub mod reason;
 pub mod refusal;
+pub mod report;
 pub mod request;
+pub mod signals;
 pub mod worker;
 
 #[cfg(test)]

@@ -32,10 +32,26 @@ reasons! {
     UnknownHost = "unknown_host",
     /// 404: the path equals a protected one only after normalisation.
     DisguisedPath = "disguised_path",
+    /// 421: the TLS hello and the request name hosts of different tenants.
+    Misdirected = "misdirected",
+    /// 403: an access rule blocks it.
+    AclBlocked = "acl_blocked",
+    /// 302: an access rule sends it elsewhere.
+    AclRedirected = "acl_redirected",
+    /// An access rule allowed a request.
+    AclAllowed = "acl_allowed",
+    /// An access rule in monitoring mode matched a request.
+    AclMonitored = "acl_monitored",
+    /// An access rule names a signal for which this proxy has no source.
+    AclWithoutSource = "acl_without_source",
     /// 405.
     Method = "method",
-    /// 429: over the limit.
+    /// 429: over the tenant's limit.
     RateLimited = "rate_limited",
+    /// 429: over the limit of the source.
+    SourceLimited = "source_limited",
+    /// 429: all edges together are over the tenant's limit.
+    FleetLimited = "fleet_limited",
     /// 429: other workers took the tenant's tokens at each try.
     LimiterContended = "limiter_contended",
     /// 503: the tenant's bucket is missing or unreadable.

@@ -18,14 +18,26 @@ pub enum Refusal {
     UnknownHost,
     /// The path equals a protected one only after normalisation.
     DisguisedPath,
+    /// The TLS hello and the request name hosts of different tenants.
+    Misdirected,
+    /// An access rule blocks it.
+    Blocked {
+        /// Whether the client prefers HTML.
+        html: bool,
+    },
+    /// An access rule sends it elsewhere.
+    Redirected {
+        /// Where to.
+        uri: String,
+    },
     /// Another method than POST, or a path below the endpoint.
     Method,
     /// No token is left; the next one arrives in so many nanoseconds.
     RateLimited {
         /// Nanoseconds until the next token.
         next_token_in: u64,
-        /// Whether contention ended the search, not an empty bucket.
-        contended: bool,
+        /// Which bucket has none.
+        by: Limiter,
     },
     /// The tenant's bucket is missing or unreadable.
     LimiterUnavailable,
@@ -50,6 +62,19 @@ pub enum Refusal {
     Callout(Failure),
 }
 
+/// What limits registrations.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Limiter {
+    /// The tenant's bucket at this edge.
+    Tenant,
+    /// That of the source.
+    Source,
+    /// That of all edges together.
+    Fleet,
+    /// None of them: other workers took the tokens at each try.
+    Contention,
+}
+
 #[derive(Serialize)]
 struct Body<'a> {
     error: &'a str,
@@ -65,9 +90,16 @@ impl Refusal {
             Self::SettingsUnreadable => Reason::SettingsUnreadable,
             Self::UnknownHost => Reason::UnknownHost,
             Self::DisguisedPath => Reason::DisguisedPath,
+            Self::Misdirected => Reason::Misdirected,
+            Self::Blocked { .. } => Reason::AclBlocked,
+            Self::Redirected { .. } => Reason::AclRedirected,
             Self::Method => Reason::Method,
-            Self::RateLimited { contended: false, .. } => Reason::RateLimited,
-            Self::RateLimited { contended: true, .. } => Reason::LimiterContended,
+            Self::RateLimited { by, .. } => match by {
+                Limiter::Tenant => Reason::RateLimited,
+                Limiter::Source => Reason::SourceLimited,
+                Limiter::Fleet => Reason::FleetLimited,
+                Limiter::Contention => Reason::LimiterContended,
+            },
             Self::LimiterUnavailable => Reason::LimiterUnavailable,
             Self::RegistrationDisabled => Reason::RegistrationDisabled,
             Self::ContentEncoding => Reason::ContentEncoding,
@@ -102,6 +134,16 @@ impl Refusal {
                 "the path is not in its plain form, write it in lower case without escapes or parameters",
             ),
             Self::Method => ((405, "invalid_request"), "only POST /oidc/register registers a client"),
+            Self::Misdirected => (
+                (421, "misdirected_request"),
+                "the TLS connection was made for a host of another tenant, open a connection for this one",
+            ),
+            Self::Blocked { .. } => ((403, "access_denied"), BLOCKED),
+            Self::Redirected { .. } => ((302, ""), ""),
+            Self::RateLimited { by: Limiter::Source, .. } => (
+                (429, "too_many_requests"),
+                "too many registration requests from this address, try again after the time in retry-after",
+            ),
             Self::RateLimited { .. } => (
                 (429, "too_many_requests"),
                 "too many registration requests for this tenant, try again after the time in retry-after",
@@ -120,9 +162,15 @@ impl Refusal {
             Self::Metadata(rejection) => ((400, rejection.error.as_str()), rejection.description.as_str()),
             Self::Store(refusal) => ((refusal.status, refusal.error.as_str()), refusal.error_description.as_str()),
         };
-        let mut headers = no_store_headers();
+        let mut headers = match self {
+            Self::Blocked { html: true } => html_headers(),
+            Self::Redirected { .. } => vec![no_store()],
+            _ => no_store_headers(),
+        };
         headers.extend_from_slice(shared);
         match self {
+            Self::Blocked { .. } => headers.push(("vary", "accept".to_owned())),
+            Self::Redirected { uri } => headers.push(("location", uri.clone())),
             Self::Method => headers.push(("allow", ALLOW.to_owned())),
             Self::RateLimited { next_token_in, .. } => {
                 headers.push(("retry-after", next_token_in.div_ceil(1_000_000_000).max(1).to_string()));
@@ -130,16 +178,50 @@ impl Refusal {
             _ if status == 503 => headers.push(("retry-after", "2".to_owned())),
             _ => {}
         }
-        let body = Body { error, error_description, decision_id };
-        // Text in, text out: this serialisation has no way to fail; an empty body would still be a refusal.
-        Reply { status, headers, body: serde_json::to_vec(&body).unwrap_or_default(), reason: self.reason() }
+        let body = match self {
+            Self::Blocked { html: true } => page(decision_id).into_bytes(),
+            Self::Redirected { .. } => Vec::new(),
+            // Text in, text out: this serialisation has no way to fail; an empty body would still be a refusal.
+            _ => serde_json::to_vec(&Body { error, error_description, decision_id }).unwrap_or_default(),
+        };
+        Reply { status, headers, body, reason: self.reason() }
     }
 }
 
 /// The methods of the registration endpoint.
 pub const ALLOW: &str = "POST, OPTIONS";
 
-/// The headers of every answer with a body: JSON that nobody may keep.
+/// The headers of every answer with a body of JSON, which nobody may keep.
 pub fn no_store_headers() -> Vec<(&'static str, String)> {
-    vec![("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())]
+    vec![("content-type", "application/json".to_owned()), no_store()]
+}
+
+fn no_store() -> (&'static str, String) {
+    ("cache-control", "no-store".to_owned())
+}
+
+/// What somebody reads whom an access rule blocks: not which rule it is.
+const BLOCKED: &str = "access is denied by the access rules of this tenant";
+
+/// The headers of [`page`], which needs nothing from anywhere.
+fn html_headers() -> Vec<(&'static str, String)> {
+    vec![
+        ("content-type", "text/html; charset=utf-8".to_owned()),
+        no_store(),
+        ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'".to_owned()),
+        ("x-content-type-options", "nosniff".to_owned()),
+    ]
+}
+
+/// The answer to a browser that an access rule blocks. A decision's id has no character that means something in HTML.
+fn page(decision_id: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>Access denied</title>\n\
+         <style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:20vh auto;padding:0 1rem;\
+         color:#222;background:#fff}}code{{font-size:.9em}}</style>\n\
+         <h1>Access denied</h1>\n<p>Your request was refused: {BLOCKED}.</p>\n\
+         <p>If you think that this is a mistake, give this number to whoever runs this site: \
+         <code>{decision_id}</code></p>\n</html>\n"
+    )
 }

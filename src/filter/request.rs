@@ -1,6 +1,6 @@
 //! The head of a request, read once.
 
-use crate::{media_type, tenant};
+use crate::media_type;
 
 /// The head of a request, read once, in the header callback.
 #[derive(Clone, Debug)]
@@ -23,14 +23,9 @@ impl Head {
         self.all(":method").next().unwrap_or_default()
     }
 
-    /// Path and query.
-    pub fn path(&self) -> &[u8] {
-        self.all(":path").next().unwrap_or_default()
-    }
-
-    /// The host that it is for, lower case, without port; `None` if there is none that a tenant could have.
-    pub fn host(&self) -> Option<String> {
-        self.all(":authority").next().and_then(tenant::authority_host)
+    /// Whether HTML is preferred to JSON.
+    pub fn prefers_html(&self) -> bool {
+        media_type::prefers_html(self.all("accept"))
     }
 
     /// Whether there is exactly one `content-type` and it is JSON; parameters do not matter.

@@ -2,6 +2,7 @@
 
 use super::board::{Copies, Keys};
 use super::config::Config;
+use crate::acl::Index;
 
 /// What all exchanges of one worker share.
 #[derive(Debug)]
@@ -12,18 +13,21 @@ pub struct Worker {
     pub authorization: String,
     /// The names of the shared keys.
     pub keys: Keys,
+    /// The access rules of the filter's own configuration.
+    pub acl: Index,
     /// Its copy of the settings.
     pub copies: Copies,
 }
 
 impl Worker {
     /// A worker that calls the store with `token`. The error says what is wrong with the token.
-    pub fn new(config: Config, token: &str) -> Result<Self, &'static str> {
+    pub fn new(mut config: Config, token: &str) -> Result<Self, &'static str> {
         if token.is_empty() || token.len() > 8_192 || !token.bytes().all(|b| b.is_ascii_graphic()) {
             return Err("the VM's environment variable DCR_EDGE_TOKEN must hold an edge token, \
                         from `dcr-store token --kind edge`");
         }
         let keys = Keys::new(&config.store.cluster, &config.store.authority);
-        Ok(Self { config, authorization: format!("Bearer {token}"), keys, copies: Copies::default() })
+        let acl = Index::new(&std::mem::take(&mut config.network_acls));
+        Ok(Self { config, authorization: format!("Bearer {token}"), keys, acl, copies: Copies::default() })
     }
 }

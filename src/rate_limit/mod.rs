@@ -31,6 +31,11 @@ impl Bucket {
         Some(Self { tat: u64::from_le_bytes(*tat), interval: u64::from_le_bytes(interval.try_into().ok()?) })
     }
 
+    /// When it will be full, in nanoseconds.
+    pub fn full_at(self) -> u64 {
+        self.tat
+    }
+
     /// What is missing to a full bucket of this `interval`: as many tokens as were missing.
     fn missing(self, now: u64, interval: u64) -> u64 {
         let missing = self.tat.saturating_sub(now);

@@ -1,20 +1,21 @@
 //! A configuration that is wrong stops Envoy's start with one line that says where and how.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::envoy;
-use crate::support::gateway::{Options, write_configuration};
+use crate::support::gateway::{Options, render, write_configuration};
+use crate::support::{envoy, output_of};
 
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
 
 /// Whether Envoy takes this filter configuration, and the filter's lines of the log.
 fn validate(filter_configuration: Value, token: &str) -> (bool, Vec<String>) {
-    let dir = tempfile::tempdir().unwrap();
     let options = Options { filter_configuration, ..Options::default() };
+    let dir = tempfile::tempdir().unwrap();
     let path = write_configuration(&options, dir.path(), NOWHERE, NOWHERE);
-    let (status, log) = envoy::validate(&envoy::binary(), &path, token);
+    let (status, log) = envoy::validate(&options.envoy, &path, token);
     let lines = log.lines().filter(|line| line.contains("dcr_edge configuration: ")).map(str::to_owned).collect();
     (status.success(), lines)
 }
@@ -53,6 +54,40 @@ fn a_missing_token_stops_envoy_with_one_line_that_says_where_to_get_one() {
 
 #[test]
 fn the_shipped_configuration_is_valid() {
-    let (accepted, lines) = validate(json!({"store": {"cluster": "dcr_store"}}), "token");
-    assert!(accepted, "{lines:?}");
+    for envoy in envoy::matrix() {
+        for geo in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = write_configuration(&Options { geo, ..Options::default() }, dir.path(), NOWHERE, NOWHERE);
+            let (status, log) = envoy::validate(&envoy, &path, "token");
+            assert!(status.success(), "{} {geo}: {log}", envoy.display());
+        }
+    }
+}
+
+#[test]
+fn without_databases_nobody_looks_for_a_location_and_the_filter_is_not_told_of_one() {
+    let of_the_connection = json!(["connecting_address", "ja3", "ja4"]);
+    let all = json!(["connecting_address", "ja3", "ja4", "country", "subdivision", "asn"]);
+    for (geo, signals) in [(false, of_the_connection), (true, all)] {
+        let options = Options { geo, ..Options::default() };
+        let rendered = output_of(&mut render(&options, Path::new("/nowhere"), NOWHERE, NOWHERE));
+        let (_, filter) = rendered.split_once("value: |\n").unwrap();
+        let filter: Value = serde_json::Deserializer::from_str(filter).into_iter().next().unwrap().unwrap();
+        assert_eq!(filter["signal_sources"], signals);
+        assert_eq!(rendered.contains("envoy.filters.http.geoip"), geo);
+    }
+}
+
+#[test]
+fn one_database_without_the_other_stops_rendering_with_one_line() {
+    for missing in ["GEOIP_CITY_DATABASE", "GEOIP_ASN_DATABASE"] {
+        let options = Options { geo: true, ..Options::default() };
+        let mut command = render(&options, Path::new("/nowhere"), NOWHERE, NOWHERE);
+        let output = command.env_remove(missing).output().unwrap();
+        assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+        assert_eq!(
+            String::from_utf8(output.stderr).unwrap(),
+            "render: one of GEOIP_CITY_DATABASE and GEOIP_ASN_DATABASE is set without the other: set both or none\n"
+        );
+    }
 }

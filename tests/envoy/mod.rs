@@ -6,6 +6,7 @@ mod failures;
 mod paths;
 mod registration;
 mod settings;
+mod signals;
 mod stand_in;
 mod versions;
 

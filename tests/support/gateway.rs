@@ -11,7 +11,7 @@ use super::envoy::{self, Envoy};
 use super::process::{Process, eventually};
 use super::response::Response;
 use super::store::Folder;
-use super::{http1, output_of, root};
+use super::{geo, http1, output_of, root};
 
 /// What a gateway is made of. The default is what is shipped, save that settings are looked for every 20 ms.
 pub struct Options {
@@ -23,6 +23,10 @@ pub struct Options {
     pub store: Option<SocketAddr>,
     /// The filter's configuration.
     pub filter_configuration: Value,
+    /// Whether it knows where clients are: from the databases of [`geo`].
+    pub geo: bool,
+    /// How many proxies stand in front. With 1, a client's address is what it says last in `x-forwarded-for`.
+    pub trusted_hops: u32,
     /// Changes the rendered configuration of Envoy.
     pub edit: Box<dyn Fn(String) -> String>,
     /// Where the gateway makes its folder, which has the database in it.
@@ -36,6 +40,8 @@ impl Default for Options {
             concurrency: 2,
             store: None,
             filter_configuration: serde_json::json!({"store": {"cluster": "dcr_store", "poll_interval_ms": 20}}),
+            geo: false,
+            trusted_hops: 0,
             edit: Box::new(|configuration| configuration),
             parent: std::env::temp_dir(),
         }
@@ -230,9 +236,18 @@ pub fn write_configuration(
     store: SocketAddr,
     authorization_server: SocketAddr,
 ) -> PathBuf {
+    output_of(Command::new(root().join("envoy/certificates.sh")).arg(dir));
+    let rendered = output_of(&mut render(options, dir, store, authorization_server));
+    let configuration = with_filter_configuration(&rendered, &options.filter_configuration);
+    let path = dir.join(CONFIGURATION);
+    std::fs::write(&path, (options.edit)(configuration)).unwrap();
+    path
+}
+
+/// The command that prints the shipped configuration, rendered as `options` say, with the filter's as it is shipped.
+pub fn render(options: &Options, dir: &Path, store: SocketAddr, authorization_server: SocketAddr) -> Command {
     let wasm = root().join("target/wasm32-wasip1/release/dcr_edge.wasm");
     assert!(wasm.is_file(), "{} is missing: run `make build`", wasm.display());
-    output_of(Command::new(root().join("envoy/certificates.sh")).arg(dir));
     let mut render = Command::new(root().join("envoy/render.sh"));
     for name in ["LISTEN_HOST", "ADMIN_HOST"] {
         render.env(name, "127.0.0.1");
@@ -247,10 +262,12 @@ pub fn write_configuration(
     render.env("WASM", wasm);
     render.env("TLS_CERTIFICATE", dir.join("server.pem"));
     render.env("TLS_PRIVATE_KEY", dir.join("server-key.pem"));
-    let rendered = with_filter_configuration(&output_of(&mut render), &options.filter_configuration);
-    let path = dir.join(CONFIGURATION);
-    std::fs::write(&path, (options.edit)(rendered)).unwrap();
-    path
+    render.env("TRUSTED_HOPS", options.trusted_hops.to_string());
+    let databases = if options.geo { geo::databases() } else { ["", ""].map(PathBuf::from) };
+    for (name, database) in ["GEOIP_CITY_DATABASE", "GEOIP_ASN_DATABASE"].into_iter().zip(databases) {
+        render.env(name, database);
+    }
+    render
 }
 
 /// Puts `filter` in the place of the one block of text that the configuration has: the filter's own.

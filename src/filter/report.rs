@@ -1,0 +1,241 @@
+//! What access rules did, told to the store now and then by each worker.
+//!
+//! A worker counts in its own memory and sends what has gathered; what could not be sent is sent with the next report.
+//! Its number of entries is bounded by that of the rules.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::callout;
+use super::environment::{CallAnswer, CallId, Environment};
+use super::worker::Worker;
+use crate::edge_api::{ACL_COUNTS_PATH, AclCount, AclCounts, MAX_ACL_COUNTS};
+
+/// Looks for settings that pass between two reports.
+const INTERVALS: u32 = 20;
+
+/// Most entries that wait while the store is away.
+const MAX_WAITING: usize = 100_000;
+
+/// What the rules of one tenant did since the last report.
+#[derive(Debug)]
+pub struct Tally {
+    entries: Box<[Entry]>,
+    touched: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: Box<str>,
+    evaluated: Cell<u32>,
+    matched: Cell<u32>,
+}
+
+impl Tally {
+    /// For rules with these ids.
+    pub fn new(ids: impl Iterator<Item = String>) -> Self {
+        let entry = |id: String| Entry { id: id.into(), evaluated: Cell::new(0), matched: Cell::new(0) };
+        Self { entries: ids.map(entry).collect(), touched: Cell::new(false) }
+    }
+
+    /// The rule at this place looked at a request.
+    pub fn count(&self, place: usize, matched: bool) {
+        if let Some(entry) = self.entries.get(place) {
+            self.touched.set(true);
+            entry.evaluated.set(entry.evaluated.get().saturating_add(1));
+            entry.matched.set(entry.matched.get().saturating_add(matched.into()));
+        }
+    }
+
+    /// Moves what was counted to `counts`.
+    pub fn take(&self, slot: u32, counts: &mut Vec<AclCount>) {
+        if !self.touched.replace(false) {
+            return;
+        }
+        for entry in &self.entries {
+            let (evaluated, matched) = (entry.evaluated.take(), entry.matched.take());
+            if evaluated > 0 && counts.len() < MAX_WAITING {
+                counts.push(AclCount { slot, acl_id: (*entry.id).to_owned(), evaluated, matched });
+            }
+        }
+    }
+}
+
+/// One worker's reports.
+#[derive(Debug)]
+pub struct Reporter {
+    worker: Rc<Worker>,
+    /// When the next one is due, in nanoseconds of the monotonic clock.
+    due: Cell<u64>,
+    waiting: RefCell<Vec<AclCount>>,
+    under_way: RefCell<Option<(CallId, Vec<AclCount>)>>,
+}
+
+impl Reporter {
+    /// A worker's reports.
+    pub fn new(worker: Rc<Worker>) -> Self {
+        Self { worker, due: Cell::new(0), waiting: RefCell::default(), under_way: RefCell::new(None) }
+    }
+
+    /// Sends a report if one is due.
+    pub fn tick<E: Environment>(&self, environment: &E) {
+        let now = environment.monotonic_nanos();
+        if now < self.due.get() || self.under_way.borrow().is_some() {
+            return;
+        }
+        let store = &self.worker.config.store;
+        let interval = store.poll_interval.saturating_mul(INTERVALS);
+        self.due.set(now.saturating_add(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX)));
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.is_empty() {
+            *waiting = self.worker.copies.take_counts();
+        }
+        let rest = waiting.len().saturating_sub(MAX_ACL_COUNTS);
+        let counts = waiting.split_off(rest);
+        if counts.is_empty() {
+            return;
+        }
+        if rest > 0 {
+            self.due.set(now);
+        }
+        let report = AclCounts { counts };
+        let body = serde_json::to_vec(&report).unwrap_or_default();
+        let headers = [
+            (":method", "POST"),
+            (":path", ACL_COUNTS_PATH),
+            (":authority", &store.authority),
+            ("authorization", &self.worker.authorization),
+            ("content-type", "application/json"),
+        ];
+        match environment.call(&store.cluster, &headers, &body, store.timeout) {
+            Ok(call) => *self.under_way.borrow_mut() = Some((call, report.counts)),
+            Err(_) => waiting.extend(report.counts),
+        }
+    }
+
+    /// Takes the answer to a report; gives it back if it is to another call.
+    pub fn answered(&self, call: CallId, answer: CallAnswer) -> Option<CallAnswer> {
+        let mut under_way = self.under_way.borrow_mut();
+        match under_way.take() {
+            Some((sent, counts)) if sent == call => {
+                if !callout::is_accepted(&answer) {
+                    self.waiting.borrow_mut().extend(counts);
+                }
+                None
+            }
+            other => {
+                *under_way = other;
+                Some(answer)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge_api::{PROTOCOL_HEADER, PROTOCOL_VERSION};
+    use crate::filter::board::{self, Lookup, Stamp, State};
+    use crate::filter::config::Config;
+    use crate::filter::environment::CallResponse;
+    use crate::filter::fake::Fake;
+    use serde_json::{Value, json};
+    use std::sync::atomic::Ordering;
+
+    const INTERVAL: u64 = 10_000_000_000;
+
+    fn bench(rules: usize) -> (Fake, Rc<Worker>, Reporter) {
+        let fake = Fake::default();
+        let worker = Rc::new(Worker::new(Config::parse(br#"{"store":{"cluster":"c"}}"#).unwrap(), "t").unwrap());
+        put(&fake, &worker, 1, rules);
+        board::set_loaded(&fake, &worker.keys);
+        let reporter = Reporter::new(Rc::clone(&worker));
+        (fake, worker, reporter)
+    }
+
+    fn put(fake: &Fake, worker: &Worker, version: u64, rules: usize) {
+        let rule = json!({"action": {"block": true}, "match": {"asns": [1]}, "scope": "tenant"});
+        let acls: Vec<_> = (0..rules).map(|n| json!({"id": format!("acl_{n}"), "rule": rule})).collect();
+        let tenant = json!({"name": "t", "domains": ["a.test"], "settings": {}, "network_acls": acls});
+        let (json, domains) = (tenant.to_string(), ["a.test".parse().unwrap()]);
+        let state = State { domains: &domains, limits_sources: false, json: json.as_bytes() };
+        board::publish(fake, &worker.keys, 3, Stamp { epoch: 1, version }, Some(&state));
+    }
+
+    fn count(fake: &Fake, worker: &Worker, place: usize, matched: bool) {
+        let Lookup::Tenant(tenant) = worker.copies.look_up(fake, &worker.keys, "a.test") else { panic!() };
+        tenant.tally.count(place, matched);
+    }
+
+    fn sent(fake: &Fake) -> Vec<Value> {
+        let calls = fake.calls.lock().unwrap();
+        calls.iter().map(|call| serde_json::from_slice::<Value>(&call.body).unwrap()["counts"].clone()).collect()
+    }
+
+    fn answer(status: &str) -> CallAnswer {
+        let headers = [(":status", status), (PROTOCOL_HEADER, PROTOCOL_VERSION)];
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+        Some(CallResponse { headers, body: Vec::new() })
+    }
+
+    fn next(fake: &Fake, reporter: &Reporter) {
+        fake.now.fetch_add(INTERVAL, Ordering::Relaxed);
+        reporter.tick(fake);
+    }
+
+    #[test]
+    fn what_rules_did_is_told_once_and_not_before_it_is_due() {
+        let (fake, worker, reporter) = bench(2);
+        reporter.tick(&fake);
+        assert_eq!(sent(&fake).len(), 0);
+        count(&fake, &worker, 0, true);
+        count(&fake, &worker, 0, false);
+        reporter.tick(&fake);
+        assert_eq!(sent(&fake).len(), 0);
+        next(&fake, &reporter);
+        assert_eq!(sent(&fake), [json!([{"slot": 3, "acl_id": "acl_0", "evaluated": 2, "matched": 1}])]);
+        assert_eq!(reporter.answered(CallId(1), answer("204")), None);
+        next(&fake, &reporter);
+        assert_eq!(sent(&fake).len(), 1);
+    }
+
+    #[test]
+    fn a_report_that_failed_is_sent_again_and_a_change_of_the_rules_loses_nothing() {
+        let (fake, worker, reporter) = bench(2);
+        count(&fake, &worker, 1, true);
+        put(&fake, &worker, 2, 1);
+        count(&fake, &worker, 0, true);
+        for failed in [answer("503"), None] {
+            next(&fake, &reporter);
+            let call = CallId(sent(&fake).len() as u32);
+            assert_eq!(reporter.answered(call, failed), None);
+        }
+        next(&fake, &reporter);
+        let all = sent(&fake);
+        assert_eq!((all.len(), all[2].as_array().unwrap().len()), (3, 2));
+        assert!(all.iter().all(|report| report == &all[0]));
+    }
+
+    #[test]
+    fn the_answer_to_another_call_is_given_back() {
+        let (fake, worker, reporter) = bench(1);
+        count(&fake, &worker, 0, true);
+        next(&fake, &reporter);
+        assert_eq!(reporter.answered(CallId(7), answer("200")), Some(answer("200")));
+        assert_eq!(reporter.answered(CallId(1), answer("204")), None);
+        assert_eq!(reporter.answered(CallId(1), answer("200")), Some(answer("200")));
+    }
+
+    #[test]
+    fn a_long_report_goes_in_pieces_one_after_the_other() {
+        let (fake, worker, reporter) = bench(1_000);
+        (0..1_000).for_each(|place| count(&fake, &worker, place, true));
+        put(&fake, &worker, 2, 1_000);
+        (0..500).for_each(|place| count(&fake, &worker, place, true));
+        next(&fake, &reporter);
+        reporter.answered(CallId(1), answer("204"));
+        reporter.tick(&fake);
+        let lengths: Vec<_> = sent(&fake).iter().map(|report| report.as_array().unwrap().len()).collect();
+        assert_eq!(lengths, [1_000, 500]);
+    }
+}
