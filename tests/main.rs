@@ -9,6 +9,7 @@
     clippy::unwrap_used
 )]
 
+mod clients;
 mod envoy;
 mod operator;
 mod store;

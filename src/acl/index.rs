@@ -216,7 +216,7 @@ impl Matcher {
         let list = |signal| match signal {
             Signal::Address => List::Addresses(v4.iter().chain(v6).collect()),
             Signal::ConnectingAddress => List::ConnectingAddresses(connecting_v4.iter().chain(connecting_v6).collect()),
-            Signal::Asn => List::Asns(sorted(signals.asns.iter().copied().collect())),
+            Signal::Asn => List::Asns(sorted(signals.asns.to_vec())),
             Signal::Country => List::Countries(Texts::in_lower_case(&signals.geo_country_codes)),
             Signal::Subdivision => List::Subdivisions(Texts::in_lower_case(&signals.geo_subdivision_codes)),
             Signal::Ja3 => List::Ja3s(Texts::in_lower_case(&signals.ja3_fingerprints)),

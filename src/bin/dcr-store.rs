@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcr_edge::store::admin::{self, DomainChange, RateLimitChange, TokenRequest};
+use dcr_edge::store::clock::Clock;
 use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::{self, serve, token, unix_now};
 use dcr_edge::tenant::{Domain, Name, RateLimit};
@@ -228,7 +229,7 @@ async fn tenant(database: &dyn Database, command: TenantCommand) -> Result<Strin
         TenantCommand::Show { name } => admin::show(database, &name).await,
         TenantCommand::Update { name, domain, add_domain, remove_domain, limit } => {
             let domains = DomainChange { replace: domain, add: add_domain, remove: remove_domain };
-            admin::update(database, &name, &domains, limit.into()).await
+            admin::update(database, &name, &domains, limit.into(), Clock::start().now()).await
         }
         TenantCommand::Delete { name } => admin::delete(database, &name).await,
     }

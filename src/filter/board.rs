@@ -374,6 +374,14 @@ impl Copies {
     }
 }
 
+#[cfg(test)]
+impl Copies {
+    /// How many hosts are remembered.
+    pub fn hosts(&self) -> usize {
+        self.slots.borrow().len()
+    }
+}
+
 fn answers_for(tenant: &Tenant, host: &str) -> bool {
     tenant.domains.iter().any(|domain| domain.as_str() == host)
 }

@@ -1004,4 +1004,17 @@ mod tests {
         let values = headers.map(|name| header(&reply, name).map(str::to_owned).unwrap());
         assert_eq!(values, ["5", "0", "1800000001", "1"].map(str::to_owned));
     }
+
+    #[test]
+    fn whatever_hosts_clients_name_nothing_grows() {
+        let bench = with_rules(&[], json!({}));
+        let before = bench.fake.keys();
+        for number in 0..1_000 {
+            bench.headers("GET", "/", &[]);
+            bench.fake.set_request_header(":authority", Some(&format!("h{number}.test")));
+            bench.property("connection.requested_server_name", &format!("s{number}.test"));
+            Exchange::new(Rc::clone(&bench.worker)).on_headers(&bench.fake, true);
+        }
+        assert_eq!((bench.fake.keys(), bench.worker.copies.hosts()), (before, 0));
+    }
 }

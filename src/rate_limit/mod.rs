@@ -36,6 +36,13 @@ impl Bucket {
         self.tat
     }
 
+    /// The bucket under another limit from `now` on: as many tokens are missing, and no more than there can be.
+    #[must_use]
+    pub fn under(self, now: u64, limit: RateLimit) -> Self {
+        let (interval, capacity) = interval_and_capacity(limit);
+        Self { tat: now.saturating_add(self.missing(now, interval).min(capacity)), interval }
+    }
+
     /// What is missing to a full bucket of this `interval`: as many tokens as were missing.
     fn missing(self, now: u64, interval: u64) -> u64 {
         let missing = self.tat.saturating_sub(now);
@@ -61,11 +68,16 @@ pub struct Verdict {
     pub next_token_in: u64,
 }
 
-/// Judges a request at `now`, in nanoseconds.
-pub fn judge(bucket: Bucket, now: u64, limit: RateLimit) -> Verdict {
+/// The time in which a token comes back, and that in which all do, in nanoseconds.
+fn interval_and_capacity(limit: RateLimit) -> (u64, u64) {
     // Rounded up: never a token more than the limit says.
     let interval = NANOS_PER_SECOND.div_ceil(u64::from(limit.per_second.get())).max(1);
-    let capacity = interval.saturating_mul(u64::from(limit.burst.get()));
+    (interval, interval.saturating_mul(u64::from(limit.burst.get())))
+}
+
+/// Judges a request at `now`, in nanoseconds.
+pub fn judge(bucket: Bucket, now: u64, limit: RateLimit) -> Verdict {
+    let (interval, capacity) = interval_and_capacity(limit);
     let missing = bucket.missing(now, interval);
     let is_of_another_limit = missing > capacity || bucket.interval != interval;
     let missing = missing.min(capacity);
@@ -131,6 +143,19 @@ mod tests {
         let bucket = spend(limit(5, 3), 7, 2);
         assert_eq!(Bucket::decode(&bucket.encode()), Some(bucket));
         assert_eq!((Bucket::decode(b""), Bucket::decode(&[0; 15]), Bucket::decode(&[0; 17])), (None, None, None));
+    }
+
+    #[test]
+    fn a_bucket_comes_under_another_limit_without_a_request() {
+        let now = NANOS_PER_SECOND;
+        let spent = spend(limit(600, 1), now, 300);
+        // Emptied by the change, and on its way back from then on.
+        let lower = spent.under(now, limit(2, 2));
+        assert!(!judge(lower, now, limit(2, 2)).admitted);
+        assert!(judge(lower, now + NANOS_PER_SECOND / 2, limit(2, 2)).admitted);
+        assert_eq!(judge(spent.under(now, limit(600, 50)), now, limit(600, 50)).remaining, 299);
+        assert_eq!(spent.under(now, limit(600, 1)), spent);
+        assert_eq!(judge(Bucket::default().under(now, limit(5, 5)), now, limit(5, 5)).remaining, 4);
     }
 
     /// A bucket of which so many tokens were spent.

@@ -70,9 +70,18 @@ impl fmt::Debug for ClientSecret {
 
 /// A new client id: `tpc_` and 32 characters of `[0-9A-Za-z]`. `random` fills a buffer with random bytes.
 pub fn client_id<E, R: FnMut(&mut [u8]) -> Result<(), E>>(random: &mut R) -> Result<String, RandomError<E>> {
-    let mut id = String::with_capacity(ID_PREFIX.len().saturating_add(ID_LENGTH));
-    id.push_str(ID_PREFIX);
-    draw(random, ID_ALPHABET, ID_LENGTH, &mut id)?;
+    prefixed_id(ID_PREFIX, ID_LENGTH, random)
+}
+
+/// A new id: `prefix` and `length` characters of `[0-9A-Za-z]`. `random` fills a buffer with random bytes.
+pub fn prefixed_id<E, R: FnMut(&mut [u8]) -> Result<(), E>>(
+    prefix: &str,
+    length: usize,
+    random: &mut R,
+) -> Result<String, RandomError<E>> {
+    let mut id = String::with_capacity(prefix.len().saturating_add(length));
+    id.push_str(prefix);
+    draw(random, ID_ALPHABET, length, &mut id)?;
     Ok(id)
 }
 

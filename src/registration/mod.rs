@@ -17,7 +17,7 @@ mod metadata;
 mod redirect_uri;
 mod response;
 
-pub use credentials::{ClientSecret, RandomError, client_id, client_secret, is_client_id};
+pub use credentials::{ClientSecret, RandomError, client_id, client_secret, is_client_id, prefixed_id};
 pub use metadata::{ClientMetadata, check};
 pub use response::response;
 

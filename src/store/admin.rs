@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use super::clock::Now;
 use super::db::{self, Database, StoredTenant, update_tenant};
 use super::token::{self, Claims, Keys, Kind, MANAGEMENT_SCOPES};
 use crate::tenant::{Domain, MAX_DOMAINS, Name, RateLimit, Settings, Tenant};
@@ -92,14 +93,15 @@ pub async fn create(
     Ok(format!("created tenant {} for {}\n", tenant.name, joined(&tenant.domains)))
 }
 
-/// `tenant update`
+/// `tenant update`, at the time `now`
 pub async fn update(
     database: &dyn Database,
     name: &Name,
     domains: &DomainChange,
     limit: RateLimitChange,
+    now: Now,
 ) -> Result<String, Error> {
-    let changed = update_tenant(database, name, |mut tenant| {
+    let changed = update_tenant(database, name, now, |mut tenant| {
         tenant.domains = domains.apply(&tenant.domains)?;
         limit.apply(&mut tenant.settings.dcr_edge.rate_limit)?;
         Ok::<_, Error>(tenant)

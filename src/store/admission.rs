@@ -47,6 +47,12 @@ pub enum Refusal {
     /// The tenant has as many clients as it may have.
     #[error("the tenant's client quota is used up; its owner can raise client_quota or delete clients")]
     QuotaUsedUp,
+    /// All edges together have registered as many clients as the tenant's rate limit lets them.
+    #[error("too many clients were registered for this tenant just now; try again later")]
+    RateLimited {
+        /// Nanoseconds until the next one may be.
+        next_token_in: u64,
+    },
     /// The id is taken by another client.
     #[error("another client has this client_id")]
     Conflict,
@@ -60,6 +66,7 @@ impl Refusal {
             Self::Disabled => "disabled",
             Self::Invalid(_) | Self::SecretMismatch => "invalid",
             Self::QuotaUsedUp => "quota",
+            Self::RateLimited { .. } => "rate_limited",
             Self::Conflict => "conflict",
         }
     }

@@ -6,16 +6,24 @@
 //! |---|---|
 //! | [`db`] | what is kept: one trait, one implementation for each database |
 //! | [`admission`] | whether a registration is accepted under the settings of this moment |
+//! | [`fleet_limit`] | how many clients all edges together may register for a tenant |
+//! | [`clock`] | what time it is |
 //! | [`writer`] | many registrations, one transaction, one sync |
+//! | [`acl_counts`] | what access rules did, from the edges' reports into the tenants' logs |
+//! | [`edge_signals`] | for which signals the edges have a source |
 //! | [`token`] | bearer tokens: minted and checked |
 //! | [`http`] | the edge's interface, the Management API, health and metrics |
 //! | [`serve`] | listening and stopping |
 //! | [`admin`] | what the command line does to tenants |
 //! | [`stub_authorization_server`] | a stand-in behind a gateway that has no authorization server yet |
 
+pub mod acl_counts;
 pub mod admin;
 pub mod admission;
+pub mod clock;
 pub mod db;
+pub mod edge_signals;
+pub mod fleet_limit;
 pub mod http;
 pub mod serve;
 pub mod stub_authorization_server;

@@ -11,6 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::acl_counts::{self, AclCounts};
+use super::clock::Clock;
 use super::db::Database;
 use super::http::metrics::Metrics;
 use super::http::{App, router};
@@ -22,7 +24,7 @@ use super::writer::Writer;
 /// ten seconds after which supervisors kill.
 const REQUEST_GRACE: Duration = Duration::from_secs(7);
 
-/// How long the registrations that wait may take after that.
+/// How long the registrations that wait, and what access rules did, may take after that.
 const QUEUE_GRACE: Duration = Duration::from_secs(2);
 
 /// Listens at `address`, and says on standard output where: the port may be 0. A failure names the address.
@@ -47,12 +49,20 @@ pub async fn serve(database: Arc<dyn Database>, keys: Keys, address: &str, ready
     let stopping = stop_signal()?;
     let listener = listen(address).await?;
     let metrics = Arc::new(Metrics::default());
-    let (writer, writing) = Writer::start(Arc::clone(&database), Arc::clone(&metrics));
+    let clock = Clock::start();
+    let (writer, writing) = Writer::start(Arc::clone(&database), Arc::clone(&metrics), clock);
+    let acl_counts = Arc::new(AclCounts::new(Arc::clone(&metrics)));
+    let regularly =
+        Arc::clone(&acl_counts).write_regularly(Arc::clone(&database), acl_counts::INTERVAL, stopping.clone());
+    let summing_up = tokio::spawn(regularly);
     let app = App {
         database: Arc::clone(&database),
         writer,
+        clock,
         keys: Arc::new(keys),
         metrics,
+        acl_counts: Arc::clone(&acl_counts),
+        edge_signals: Arc::default(),
         stopping: stopping.clone(),
         in_force: Arc::new(AtomicBool::new(!ready_after_edge)),
     };
@@ -67,8 +77,16 @@ pub async fn serve(database: Arc<dyn Database>, keys: Keys, address: &str, ready
         () = overdue => tracing::warn!("some requests did not end in time and were cut off"),
     }
     // The writer ends when no request is left that could give it anything.
-    if timeout(QUEUE_GRACE, writing).await.is_err() {
+    let summed_up = async {
+        _ = summing_up.await;
+        acl_counts.write(&*database).await;
+    };
+    let (written, summed_up) = tokio::join!(timeout(QUEUE_GRACE, writing), timeout(QUEUE_GRACE, summed_up));
+    if written.is_err() {
         tracing::warn!("stopped without waiting for every registration; whoever got no answer may ask again");
+    }
+    if summed_up.is_err() {
+        tracing::warn!("stopped without writing all that access rules did since the last time");
     }
     database.close().await;
     tracing::info!("stopped");

@@ -18,7 +18,14 @@ const ISSUER: &str = "dcr-store";
 const EDGE_AUDIENCE: &str = "dcr-store/edge";
 
 /// Every scope of the Management API.
-pub const MANAGEMENT_SCOPES: &[&str] = &["read:tenant_settings", "update:tenant_settings"];
+pub const MANAGEMENT_SCOPES: &[&str] = &[
+    "read:tenant_settings",
+    "update:tenant_settings",
+    "read:network_acls",
+    "create:network_acls",
+    "update:network_acls",
+    "delete:network_acls",
+];
 
 /// How many checked tokens are remembered.
 const REMEMBERED: usize = 64;

@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::admission::{NewClient, Refusal};
+use super::clock::Clock;
 use super::db::{Database, Registered};
 use super::http::metrics::{Metrics, outcome};
-use super::unix_now;
 
 /// Registrations that may wait.
 const QUEUE: usize = 4_096;
@@ -58,9 +58,9 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the task.
-    pub fn start(database: Arc<dyn Database>, metrics: Arc<Metrics>) -> (Self, JoinHandle<()>) {
+    pub fn start(database: Arc<dyn Database>, metrics: Arc<Metrics>, clock: Clock) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(write(database, Arc::clone(&metrics), waiting));
+        let task = tokio::spawn(write(database, Arc::clone(&metrics), clock, waiting));
         (Self { queue, metrics }, task)
     }
 
@@ -80,12 +80,12 @@ impl Writer {
     }
 }
 
-async fn write(database: Arc<dyn Database>, metrics: Arc<Metrics>, mut queue: mpsc::Receiver<Waiting>) {
+async fn write(database: Arc<dyn Database>, metrics: Arc<Metrics>, clock: Clock, mut queue: mpsc::Receiver<Waiting>) {
     let mut waiting = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut waiting, BATCH).await > 0 {
         let (clients, waiters): (Vec<_>, Vec<_>) =
             waiting.drain(..).map(|Waiting { client, answer }| (client, answer)).unzip();
-        match database.register(&clients, unix_now()).await {
+        match database.register(&clients, clock.now()).await {
             Ok(answers) => {
                 metrics.flushed(clients.len());
                 for (waiter, answer) in waiters.into_iter().zip(answers) {

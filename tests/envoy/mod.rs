@@ -1,8 +1,10 @@
 //! The filter in a real Envoy, in front of a real store.
 
+mod access;
 mod configuration;
 mod durability;
 mod failures;
+mod limits;
 mod paths;
 mod registration;
 mod settings;

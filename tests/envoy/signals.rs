@@ -182,7 +182,6 @@ fn without_a_trusted_proxy_a_client_cannot_choose_its_address() {
     assert_eq!(lines.len(), 4);
     for line in lines {
         assert!(line["client"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
-        assert_eq!(line["country"], Value::Null);
     }
 }
 
@@ -195,11 +194,7 @@ fn a_connection_has_its_own_address_and_the_fingerprints_of_its_tls() {
         let lines = access_log(&mut gateway);
         let (mut in_clear_text, mut ja4) = (0, Vec::new());
         for line in &lines {
-            assert_eq!(
-                (&line["connecting_address"], &line["country"]),
-                (&json!("127.0.0.1"), &json!("CH")),
-                "{version}"
-            );
+            assert_eq!(line["connecting_address"], "127.0.0.1", "{version}");
             assert_eq!(line["ja4_state"], line["ja4"], "{version}");
             match (line["ja3_state"].as_str(), line["ja4"].as_str()) {
                 (None, None) => in_clear_text += 1,

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use dcr_edge::acl::NetworkAcl;
 use dcr_edge::registration::ErrorCode;
 use dcr_edge::store::admission::{NewClient, Refusal};
-use dcr_edge::store::db::{Database, Error, IfMissing, Registered, update_tenant};
-use dcr_edge::tenant::{Name, Tenant};
+use dcr_edge::store::clock::Now;
+use dcr_edge::store::db::{
+    Database, Error, IfMissing, Registered, StoredAcl, acl_id, update_network_acl, update_tenant,
+};
+use dcr_edge::tenant::{Name, Snapshot, Tenant};
 use serde_json::{Value, json};
 
 use crate::support::store::{Folder, client_id, confidential, public};
@@ -49,6 +53,23 @@ rules! {
     a_reader_of_another_database_or_of_the_future_is_told_everything
     a_long_telling_comes_in_pages_and_misses_no_change_between_them
     deleting_a_tenant_deletes_its_clients
+    a_batch_takes_as_many_tokens_as_the_fleet_has_and_one_tenants_are_none_of_anothers
+    a_repeated_registration_takes_no_token_and_is_never_refused
+    a_refusal_by_the_limit_leaves_no_client_and_takes_no_quota
+    a_full_quota_takes_no_token
+    a_changed_limit_counts_from_the_change_on
+    access_rules_stand_in_the_order_of_priority_and_then_of_creation
+    an_access_rule_without_a_priority_comes_last
+    a_stale_change_of_an_access_rule_is_not_written
+    two_changes_to_one_access_rule_at_the_same_time_both_count
+    an_access_rule_of_another_tenant_is_out_of_reach
+    a_reader_is_told_the_active_access_rules_in_the_order_of_evaluation
+    a_page_of_the_feed_has_the_large_rules_of_one_tenant_at_most
+    a_tenant_redirects_to_no_host_of_its_own
+}
+
+fn at(unix_seconds: u64) -> Now {
+    Now { unix_seconds, steady_nanos: unix_seconds * 1_000_000_000 }
 }
 
 fn tenant(name: &str, dcr_edge: Value) -> Tenant {
@@ -78,7 +99,7 @@ fn registered(number: usize, issued_at: u64, created: bool) -> Result<Registered
 }
 
 async fn register(database: &dyn Database, batch: &[NewClient], now: u64) -> Vec<Result<Registered, Refusal>> {
-    database.register(batch, now).await.unwrap()
+    database.register(batch, at(now)).await.unwrap()
 }
 
 async fn register_one(database: &dyn Database, client: NewClient, now: u64) -> Result<Registered, Refusal> {
@@ -91,7 +112,7 @@ async fn set(database: &dyn Database, tenant: &str, dcr_edge: Value) {
         settings.dcr_edge = serde_json::from_value(dcr_edge.clone()).unwrap();
         Ok::<_, Error>(Tenant { settings, ..tenant })
     };
-    update_tenant(database, &name(tenant), change).await.unwrap().unwrap();
+    update_tenant(database, &name(tenant), at(NOW), change).await.unwrap().unwrap();
 }
 
 async fn a_name_and_a_host_belong_to_one_tenant_only(database: Arc<dyn Database>) {
@@ -123,7 +144,7 @@ async fn two_changes_to_one_tenant_at_the_same_time_both_count(database: Arc<dyn
     database.create_tenant(&tenant("a", json!({}))).await.unwrap();
     let stale = database.tenant(&name("a")).await.unwrap().unwrap();
     set(&*database, "a", json!({"client_quota": 3})).await;
-    assert!(!database.replace_tenant(&stale).await.unwrap());
+    assert!(!database.replace_tenant(&stale, at(NOW)).await.unwrap());
     let change = |host: &'static str| {
         let database = Arc::clone(&database);
         async move {
@@ -131,7 +152,7 @@ async fn two_changes_to_one_tenant_at_the_same_time_both_count(database: Arc<dyn
                 tenant.domains.push(host.parse().unwrap());
                 Ok::<_, Error>(tenant)
             };
-            update_tenant(&*database, &name("a"), add).await.unwrap().unwrap()
+            update_tenant(&*database, &name("a"), at(NOW), add).await.unwrap().unwrap()
         }
     };
     tokio::join!(change("x.example"), change("y.example"), change("z.example"));
@@ -205,7 +226,7 @@ async fn what_an_edge_accepted_is_checked_under_the_settings_of_this_moment(data
         tenant.settings.flags.enable_dynamic_client_registration = false;
         Ok::<_, Error>(tenant)
     };
-    update_tenant(&*database, &name("a"), switch_off).await.unwrap();
+    update_tenant(&*database, &name("a"), at(NOW), switch_off).await.unwrap();
     let answer = register_one(&*database, new_client("a", 2, &confidential()), NOW).await;
     assert_eq!(answer, Err(Refusal::Disabled));
 }
@@ -358,4 +379,282 @@ async fn deleting_a_tenant_deletes_its_clients(database: Arc<dyn Database>) {
     assert_eq!(gone, Err(Refusal::UnknownTenant));
     let kept = register_one(&*database, new_client("b", 3, &confidential()), NOW + 1).await;
     assert_eq!(kept, registered(3, NOW, false));
+}
+
+fn limited(burst: u32, per_second: u32) -> Value {
+    json!({"rate_limit": {"burst": burst, "per_second": per_second}})
+}
+
+fn outcomes(answers: &[Result<Registered, Refusal>]) -> Vec<&'static str> {
+    let outcome = |answer: &Result<Registered, Refusal>| match answer {
+        Ok(registered) if registered.created => "created",
+        Ok(_) => "there",
+        Err(refusal) => refusal.outcome(),
+    };
+    answers.iter().map(outcome).collect()
+}
+
+async fn a_batch_takes_as_many_tokens_as_the_fleet_has_and_one_tenants_are_none_of_anothers(
+    database: Arc<dyn Database>,
+) {
+    database.create_tenant(&tenant("a", limited(2, 1))).await.unwrap();
+    database.create_tenant(&tenant("b", limited(1, 1))).await.unwrap();
+    let batch: Vec<_> =
+        (0..8).map(|number| new_client(if number % 2 == 0 { "a" } else { "b" }, number, &confidential())).collect();
+    let answers = register(&*database, &batch, NOW).await;
+    let (new, not) = ("created", "rate_limited");
+    assert_eq!(outcomes(&answers), [new, new, new, new, new, not, not, not]);
+    assert_eq!(answers[7], Err(Refusal::RateLimited { next_token_in: 1_000_000_000 }));
+    let more = [8, 9].map(|number| new_client("a", number, &confidential()));
+    assert_eq!(outcomes(&register(&*database, &more, NOW + 1).await), [new, not]);
+}
+
+async fn a_repeated_registration_takes_no_token_and_is_never_refused(database: Arc<dyn Database>) {
+    let folds = json!({"rate_limit": {"burst": 1, "per_second": 1}, "deduplicate_public_clients": true});
+    database.create_tenant(&tenant("a", folds)).await.unwrap();
+    let again = || new_client("a", 1, &confidential());
+    let twice = [again(), again(), new_client("a", 2, &public()), new_client("a", 3, &public())];
+    assert_eq!(outcomes(&register(&*database, &twice, NOW).await), ["created", "there", "created", "there"]);
+    let batch = [new_client("a", 4, &confidential()), again(), new_client("a", 5, &public())];
+    assert_eq!(outcomes(&register(&*database, &batch, NOW).await), ["rate_limited", "there", "there"]);
+    let other = NewClient { client_secret_sha256: Some([0; 32]), ..again() };
+    assert_eq!(register_one(&*database, other, NOW).await, Err(Refusal::Conflict));
+    for _ in 0..5 {
+        assert!(register_one(&*database, again(), NOW + 1).await.is_ok());
+    }
+    assert_eq!(outcomes(&register(&*database, &[new_client("a", 4, &confidential())], NOW + 1).await), ["created"]);
+}
+
+async fn a_refusal_by_the_limit_leaves_no_client_and_takes_no_quota(database: Arc<dyn Database>) {
+    let settings = json!({"rate_limit": {"burst": 1, "per_second": 1}, "client_quota": 3});
+    database.create_tenant(&tenant("a", settings)).await.unwrap();
+    let batch = [1, 2, 3, 3].map(|number| new_client("a", number, &confidential()));
+    let answers = register(&*database, &batch, NOW).await;
+    assert_eq!(outcomes(&answers), ["created", "created", "rate_limited", "rate_limited"]);
+    let answers = register(&*database, &batch[2..3], NOW + 10).await;
+    assert_eq!(answers, [registered(3, NOW + 10, true)]);
+    assert_eq!(outcomes(&register(&*database, &[new_client("a", 4, &public())], NOW + 10).await), ["quota"]);
+}
+
+async fn a_full_quota_takes_no_token(database: Arc<dyn Database>) {
+    let mut settings = json!({"rate_limit": {"burst": 1, "per_second": 1}, "client_quota": 1});
+    database.create_tenant(&tenant("a", settings.clone())).await.unwrap();
+    let batch = [1, 2, 3].map(|number| new_client("a", number, &confidential()));
+    assert_eq!(outcomes(&register(&*database, &batch, NOW).await), ["created", "quota", "quota"]);
+    settings["client_quota"] = json!(9);
+    set(&*database, "a", settings).await;
+    assert_eq!(outcomes(&register(&*database, &batch, NOW).await), ["there", "created", "rate_limited"]);
+}
+
+async fn a_changed_limit_counts_from_the_change_on(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", limited(1, 1))).await.unwrap();
+    let batch: Vec<_> = (0..9).map(|number| new_client("a", number, &confidential())).collect();
+    register(&*database, &batch, NOW).await;
+    set(&*database, "a", limited(3, 1)).await;
+    let answers = register(&*database, &batch, NOW).await;
+    let created = |answers: &[_]| outcomes(answers).into_iter().filter(|outcome| *outcome == "created").count();
+    // Two more tokens than before; those that were spent stay spent.
+    assert_eq!(created(&answers), 2);
+
+    database.create_tenant(&tenant("b", limited(600, 1))).await.unwrap();
+    let many: Vec<_> = (100..500).map(|number| new_client("b", number, &confidential())).collect();
+    assert_eq!(created(&register(&*database, &many, NOW).await), 400);
+    set(&*database, "b", limited(2, 2)).await;
+    // Not only from the next registration on: an edge that refused one meanwhile knew the new limit then.
+    let later: Vec<_> = (500..510).map(|number| new_client("b", number, &confidential())).collect();
+    assert_eq!(created(&register(&*database, &later, NOW + 1).await), 2);
+}
+
+fn acl(description: &str, priority: Option<u32>, rule: Value) -> NetworkAcl {
+    let acl = json!({"description": description, "active": true, "priority": priority, "rule": rule});
+    serde_json::from_value(acl).unwrap()
+}
+
+fn block_asn(asn: u32) -> Value {
+    json!({"action": {"block": true}, "match": {"asns": [asn]}, "scope": "tenant"})
+}
+
+async fn slot(database: &dyn Database, tenant: &str) -> u32 {
+    database.tenant(&name(tenant)).await.unwrap().unwrap().slot
+}
+
+async fn create_acl(database: &dyn Database, tenant: u32, acl: &NetworkAcl) -> Result<StoredAcl, Error> {
+    database.create_network_acl(tenant, &acl_id().unwrap(), acl, NOW * 1_000).await.map(Option::unwrap)
+}
+
+async fn descriptions(database: &dyn Database, tenant: u32) -> Vec<String> {
+    let page = database.network_acls(tenant, 0, 100).await.unwrap();
+    assert_eq!(page.total, page.acls.len() as u64);
+    page.acls.into_iter().map(|acl| acl.description).collect()
+}
+
+async fn access_rules_stand_in_the_order_of_priority_and_then_of_creation(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let mut created = Vec::new();
+    for (description, priority) in [("third", 5), ("first", 1), ("fourth", 5), ("second", 1)] {
+        let acl = acl(description, Some(priority), block_asn(1));
+        created.push(create_acl(&*database, 1, &acl).await.unwrap());
+    }
+    assert_eq!(descriptions(&*database, 1).await, ["first", "second", "third", "fourth"]);
+    let page = database.network_acls(1, 1, 2).await.unwrap();
+    let shown: Vec<&str> = page.acls.iter().map(|acl| acl.description.as_str()).collect();
+    assert_eq!((shown, page.total), (vec!["second", "third"], 4));
+    assert!(database.network_acls(1, 4, 2).await.unwrap().acls.is_empty());
+    // A change is no new creation.
+    let changed = acl("still first", Some(1), block_asn(2));
+    database.replace_network_acl(1, &created[1], &changed, NOW).await.unwrap().unwrap();
+    database.delete_network_acl(1, &created[2].id).await.unwrap();
+    database.delete_network_acl(1, &created[2].id).await.unwrap();
+    assert_eq!(descriptions(&*database, 1).await, ["still first", "second", "third"]);
+}
+
+async fn an_access_rule_without_a_priority_comes_last(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    database.create_tenant(&tenant("b", json!({}))).await.unwrap();
+    let create = async |tenant, priority| {
+        create_acl(&*database, tenant, &acl("d", priority, block_asn(1))).await.unwrap().priority
+    };
+    assert_eq!([create(1, None).await, create(1, Some(7)).await, create(1, None).await], [0, 7, 8]);
+    assert_eq!(create(2, None).await, 0);
+    assert_eq!([create(1, Some(2_147_483_647)).await, create(1, None).await], [2_147_483_647; 2]);
+}
+
+async fn a_stale_change_of_an_access_rule_is_not_written(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let stored = create_acl(&*database, 1, &acl("one", Some(3), block_asn(1))).await.unwrap();
+    assert_eq!((stored.created_at, stored.updated_at), (NOW * 1_000, NOW * 1_000));
+    let second = acl("two", None, block_asn(2));
+    let after = database.replace_network_acl(1, &stored, &second, NOW * 1_000 + 7).await.unwrap().unwrap();
+    assert_eq!((after.priority, after.created_at, after.updated_at), (3, NOW * 1_000, NOW * 1_000 + 7));
+    assert!(database.replace_network_acl(1, &stored, &second, NOW).await.unwrap().is_none());
+    database.delete_network_acl(1, &stored.id).await.unwrap();
+    assert!(database.replace_network_acl(1, &after, &second, NOW).await.unwrap().is_none());
+    // A tenant that is gone has no rules, and gets none.
+    database.delete_tenant(&name("a")).await.unwrap();
+    assert!(database.create_network_acl(1, &acl_id().unwrap(), &second, NOW).await.unwrap().is_none());
+    assert!(descriptions(&*database, 1).await.is_empty());
+}
+
+async fn two_changes_to_one_access_rule_at_the_same_time_both_count(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let stored = create_acl(&*database, 1, &acl("start", None, block_asn(1))).await.unwrap();
+    let change = |letter: &'static str| {
+        let (database, id) = (Arc::clone(&database), stored.id.clone());
+        async move {
+            let add = |stored: &StoredAcl| {
+                let rule = serde_json::from_str(stored.rule.get()).unwrap();
+                Ok::<_, Error>(acl(&format!("{}{letter}", stored.description), None, rule))
+            };
+            update_network_acl(&*database, 1, &id, NOW, add).await.unwrap().unwrap()
+        }
+    };
+    tokio::join!(change("x"), change("y"), change("z"));
+    let mut after = database.network_acl(1, &stored.id).await.unwrap().unwrap().description.into_bytes();
+    after.sort_unstable();
+    assert_eq!(after, *b"arsttxyz");
+}
+
+async fn an_access_rule_of_another_tenant_is_out_of_reach(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    database.create_tenant(&tenant("b", json!({}))).await.unwrap();
+    let stored = create_acl(&*database, 1, &acl("a's", None, block_asn(1))).await.unwrap();
+    assert!(database.network_acl(2, &stored.id).await.unwrap().is_none());
+    let other = acl("b's", None, block_asn(2));
+    assert!(database.replace_network_acl(2, &stored, &other, NOW).await.unwrap().is_none());
+    database.delete_network_acl(2, &stored.id).await.unwrap();
+    assert!(descriptions(&*database, 2).await.is_empty() && database.active_rules(2).await.unwrap().is_empty());
+    assert_eq!(descriptions(&*database, 1).await, ["a's"]);
+}
+
+/// The tenant's name and the numbers of the systems that its rules name, as an edge reads them.
+fn told(change: &dcr_edge::edge_api::TenantChange) -> (String, Vec<u32>) {
+    let snapshot: Snapshot = serde_json::from_str(change.tenant.as_ref().unwrap().get()).unwrap();
+    let signals = snapshot.network_acls.iter().flat_map(|acl| acl.rule.condition.signals());
+    (snapshot.name.to_string(), signals.flat_map(|signals| signals.asns.clone()).collect())
+}
+
+async fn a_reader_is_told_the_active_access_rules_in_the_order_of_evaluation(database: Arc<dyn Database>) {
+    for letter in ["a", "b", "c"] {
+        database.create_tenant(&tenant(letter, json!({}))).await.unwrap();
+    }
+    let start = database.changes(0, None).await.unwrap();
+    let since = async |after| database.changes(after, Some(&start.instance)).await.unwrap();
+    for (asn, priority) in [(30, 5), (10, 1), (40, 5), (20, 1)] {
+        create_acl(&*database, 1, &acl("d", Some(priority), block_asn(asn))).await.unwrap();
+    }
+    let inactive = NetworkAcl { active: false, ..acl("d", Some(0), block_asn(50)) };
+    let inactive = create_acl(&*database, 1, &inactive).await.unwrap();
+    let rule = create_acl(&*database, 2, &acl("d", None, block_asn(60))).await.unwrap();
+    let changed = since(start.head).await;
+    assert_eq!(changed.head, start.head + 6);
+    assert_eq!(
+        changed.tenants.iter().map(told).collect::<Vec<_>>(),
+        [("a".to_owned(), vec![10, 20, 30, 40]), ("b".to_owned(), vec![60])]
+    );
+    let snapshot: Snapshot = serde_json::from_str(changed.tenants[1].tenant.as_ref().unwrap().get()).unwrap();
+    assert_eq!(snapshot.network_acls[0].id, rule.id);
+    let all = database.changes(0, None).await.unwrap();
+    assert_eq!(all.tenants.iter().map(|change| told(change).1.len()).collect::<Vec<_>>(), [0, 4, 1]);
+
+    let active = acl("d", None, block_asn(50));
+    database.replace_network_acl(1, &inactive, &active, NOW).await.unwrap().unwrap();
+    let changed = since(changed.head).await;
+    assert_eq!(told(&changed.tenants[0]).1, [50, 10, 20, 30, 40]);
+    database.delete_network_acl(2, &rule.id).await.unwrap();
+    let deleted = since(changed.head).await;
+    assert_eq!(deleted.tenants.iter().map(told).collect::<Vec<_>>(), [("b".to_owned(), vec![])]);
+    // What changes nothing is no change.
+    database.delete_network_acl(2, &rule.id).await.unwrap();
+    let same = |stored: &StoredAcl| {
+        Ok::<_, Error>(acl(&stored.description, None, serde_json::from_str(stored.rule.get()).unwrap()))
+    };
+    update_network_acl(&*database, 1, &inactive.id, NOW + 1, same).await.unwrap().unwrap();
+    assert_eq!(since(deleted.head).await.head, deleted.head);
+}
+
+async fn a_page_of_the_feed_has_the_large_rules_of_one_tenant_at_most(database: Arc<dyn Database>) {
+    let cidrs: Vec<String> =
+        (0..30_000_u32).map(|n| format!("2001:db8:{:x}:{:x}:1:2:3:4/128", n >> 16, n & 0xffff)).collect();
+    let large =
+        acl("large", None, json!({"action": {"block": true}, "match": {"ipv6_cidrs": cidrs}, "scope": "tenant"}));
+    for letter in ["a", "b", "c", "d", "e"] {
+        database.create_tenant(&tenant(letter, json!({}))).await.unwrap();
+        if letter != "d" {
+            create_acl(&*database, slot(&*database, letter).await, &large).await.unwrap();
+        }
+    }
+    let (mut pages, mut after, mut instance) = (Vec::new(), 0, None);
+    loop {
+        let page = database.changes(after, instance.as_deref()).await.unwrap();
+        pages.push(page.tenants.iter().map(|change| told(change).0).collect::<Vec<_>>().concat());
+        (after, instance) = (page.head, Some(page.instance));
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(pages, ["a", "b", "c", "de"]);
+}
+
+async fn a_tenant_redirects_to_no_host_of_its_own(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let redirect = |host: &str| {
+        let action = json!({"redirect": true, "redirect_uri": format!("https://{host}:8443/blocked")});
+        acl("elsewhere", None, json!({"action": action, "match_all": true, "scope": "tenant"}))
+    };
+    let refused = create_acl(&*database, 1, &redirect("WWW.a.example")).await.unwrap_err();
+    assert!(matches!(&refused, Error::RedirectsToItself(host) if host == "www.a.example"), "{refused}");
+    let stored = create_acl(&*database, 1, &redirect("x.example")).await.unwrap();
+    let replaced = database.replace_network_acl(1, &stored, &redirect("a.example"), NOW).await;
+    assert!(matches!(replaced, Err(Error::RedirectsToItself(_))));
+
+    let add = |mut tenant: Tenant| {
+        tenant.domains.push("x.example".parse().unwrap());
+        Ok::<_, Error>(tenant)
+    };
+    let before = database.tenant(&name("a")).await.unwrap();
+    let refused = update_tenant(&*database, &name("a"), at(NOW), add).await.unwrap_err();
+    assert!(matches!(&refused, Error::HostRedirectedTo { acl, .. } if *acl == stored.id), "{refused}");
+    assert_eq!(database.tenant(&name("a")).await.unwrap(), before);
+    database.replace_network_acl(1, &stored, &acl("blocks", None, block_asn(1)), NOW).await.unwrap().unwrap();
+    update_tenant(&*database, &name("a"), at(NOW), add).await.unwrap();
 }

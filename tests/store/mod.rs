@@ -1,11 +1,15 @@
 //! The store: its database through the trait, and the real binary over HTTP and the command line.
 
+mod acl_counts;
 mod command_line;
 mod database;
 mod durability;
 mod edge;
 mod file;
+mod fleet_limit;
 mod management;
+mod migration;
+mod network_acls;
 mod stub_authorization_server;
 mod token;
 mod writer;

@@ -157,7 +157,8 @@ fn a_scope_that_nobody_asks_for_is_minted_with_a_warning() {
         (
             "read:tenant_settings read:anything",
             "dcr-store: warning: no interface asks for read:anything; \
-             the Management API knows read:tenant_settings update:tenant_settings\n",
+             the Management API knows read:tenant_settings update:tenant_settings read:network_acls \
+             create:network_acls update:network_acls delete:network_acls\n",
         ),
     ] {
         let output = folder.run(&["token", "--tenant", "default", "--ttl", "10y", "--scope", scope]);

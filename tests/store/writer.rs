@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use dcr_edge::store::acl_counts::AclCounts;
 use dcr_edge::store::admission::NewClient;
+use dcr_edge::store::clock::Clock;
 use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::http::metrics::Metrics;
 use dcr_edge::store::http::{App, router};
@@ -33,8 +35,11 @@ fn app(database: &Arc<dyn Database>, writer: &Writer, metrics: &Arc<Metrics>, st
     App {
         database: Arc::clone(database),
         writer: writer.clone(),
+        clock: Clock::start(),
         keys: Arc::new(Keys::from_seed(&[7; 32]).unwrap()),
         metrics: Arc::clone(metrics),
+        acl_counts: Arc::new(AclCounts::new(Arc::clone(metrics))),
+        edge_signals: Arc::default(),
         stopping: watch::channel(stopping).1,
         in_force: Arc::new(AtomicBool::new(true)),
     }
@@ -45,7 +50,7 @@ async fn a_store_that_stops_is_not_ready() {
     let folder = Folder::empty();
     let database = dcr_edge::store::open(&folder.url(), IfMissing::Create).await.unwrap();
     let metrics = Arc::new(Metrics::default());
-    let (writer, _) = Writer::start(Arc::clone(&database), Arc::clone(&metrics));
+    let (writer, _) = Writer::start(Arc::clone(&database), Arc::clone(&metrics), Clock::start());
     for (stopping, status) in [(false, 200), (true, 503)] {
         let answer = ask(app(&database, &writer, &metrics, stopping), |caller| caller.get("/readyz")).await;
         assert_eq!(answer.status, status, "{answer:?}");
@@ -61,11 +66,14 @@ async fn a_full_queue_refuses_at_once_and_what_was_taken_is_written() {
     let tenant = serde_json::json!({
         "name": "a",
         "domains": ["a.example"],
-        "settings": {"flags": {"enable_dynamic_client_registration": true}}
+        "settings": {
+            "flags": {"enable_dynamic_client_registration": true},
+            "dcr_edge": {"rate_limit": {"burst": 10_000, "per_second": 1}}
+        }
     });
     database.create_tenant(&serde_json::from_value(tenant).unwrap()).await.unwrap();
     let metrics = Arc::new(Metrics::default());
-    let (writer, writing) = Writer::start(Arc::clone(&database), Arc::clone(&metrics));
+    let (writer, writing) = Writer::start(Arc::clone(&database), Arc::clone(&metrics), Clock::start());
 
     // As long as another process writes, nothing leaves the queue.
     let other = SqlitePool::connect(&folder.url()).await.unwrap();

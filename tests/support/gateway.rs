@@ -190,6 +190,16 @@ impl Gateway {
         eventually("the edge takes the store's settings", || (polled() >= enough).then_some(()));
     }
 
+    /// Another Envoy of the same fleet: the same configuration, ports of its own.
+    pub fn another_envoy(&self) -> Envoy {
+        let dir = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
+        let Options { envoy, concurrency, .. } = &self.options;
+        let configuration = self.folder.path().join(CONFIGURATION);
+        let envoy = Envoy::start(envoy, &configuration, &dir, *concurrency, &self.edge_token);
+        eventually("it has settings", || (http1::get(envoy.http_address(), "/").status == 200).then_some(()));
+        envoy
+    }
+
     fn envoy(&self) -> &Envoy {
         self.envoy.as_ref().expect("a running Envoy")
     }

@@ -34,15 +34,20 @@ impl Folder {
         Self { folder: tempfile::tempdir_in(parent).unwrap(), logs: tempfile::tempdir().unwrap() }
     }
 
-    /// A folder with a database in which the tenant `default` has registration enabled, at `default.example`.
+    /// A folder with a database in which the tenant `default` has registration enabled, at `default.example`, and no
+    /// limit that a test would meet.
     pub fn with_default_tenant() -> Self {
         let folder = Self::empty();
         folder.create_enabled_tenant("default", json!({}));
         folder
     }
 
-    /// Adds a tenant at `NAME.example`, with registration enabled and these members of `dcr_edge`.
-    pub fn create_enabled_tenant(&self, name: &str, dcr_edge: Value) {
+    /// Adds a tenant at `NAME.example`, with registration enabled and these members of `dcr_edge`; without a
+    /// `rate_limit` it has the highest.
+    pub fn create_enabled_tenant(&self, name: &str, mut dcr_edge: Value) {
+        if dcr_edge.get("rate_limit").is_none() {
+            dcr_edge["rate_limit"] = json!({"burst": 1_000_000, "per_second": 1_000_000});
+        }
         let tenant = json!({
             "name": name,
             "domains": [format!("{name}.example")],
@@ -177,6 +182,11 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
+    /// All values of a header.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
     /// The body, which must be JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -247,10 +257,14 @@ impl Caller {
         self.call("PUT", &path, &[], Some(&registration.to_string()))
     }
 
+    /// A request with a body of JSON
+    pub fn send(&self, method: &str, path: &str, body: &Value) -> Answer {
+        self.call(method, path, &[("content-type", "application/json")], Some(&body.to_string()))
+    }
+
     /// `PATCH` of the settings
     pub fn patch_settings(&self, patch: &Value) -> Answer {
-        let headers = [("content-type", "application/json")];
-        self.call("PATCH", "/api/v2/tenants/settings", &headers, Some(&patch.to_string()))
+        self.send("PATCH", "/api/v2/tenants/settings", patch)
     }
 }
 

@@ -1,14 +1,19 @@
 //! What the store keeps, as one trait, so that every database runs the same tests and serves the same callers.
 //!
-//! The trait has the calls that the callers make and no more. Times are UNIX seconds and come in as arguments.
+//! The trait has the calls that the callers make and no more. Times come in as arguments: a [`Now`], or UNIX
+//! milliseconds.
 
+mod network_acl;
 mod sqlite;
 
+pub use network_acl::{ACLS_SUMMARY, AclPage, AclTotal, StoredAcl, acl_id, is_acl_id, update_network_acl};
 pub use sqlite::Sqlite;
 
 use async_trait::async_trait;
 
 use super::admission::{NewClient, Refusal};
+use super::clock::Now;
+use crate::acl::{NetworkAcl, Rule};
 use crate::edge_api::Changes;
 use crate::tenant::{Domain, Name, Tenant};
 
@@ -65,12 +70,13 @@ pub trait Database: Send + Sync {
     async fn tenant_of_host(&self, host: &Domain) -> Result<Option<StoredTenant>, Error>;
 
     /// Writes the tenant if it still has the version at which the caller read it; `false` if it has not.
-    /// The name stays. [`Error::HostTaken`] leaves everything as it was.
-    async fn replace_tenant(&self, changed: &StoredTenant) -> Result<bool, Error>;
+    /// The name stays, and the rate limit is in force from `now` on. [`Error::HostTaken`] and
+    /// [`Error::HostRedirectedTo`] leave everything as it was.
+    async fn replace_tenant(&self, changed: &StoredTenant, now: Now) -> Result<bool, Error>;
 
-    /// Deletes a tenant and its clients, and says how many those were; `None` if there is no such tenant. The tenant
-    /// is gone at once; its clients go little by little, so that nobody waits long, and so do those that an earlier
-    /// call left behind because it was cut off.
+    /// Deletes a tenant and all that it has, and says how many clients those were; `None` if there is no such tenant.
+    /// The tenant is gone at once; its clients and its log go little by little, so that nobody waits long, and so do
+    /// those that an earlier call left behind because it was cut off.
     async fn delete_tenant(&self, name: &Name) -> Result<Option<u64>, Error>;
 
     /// One page of what changed after the change `after` of the database `instance`; everything if that names
@@ -79,7 +85,43 @@ pub trait Database: Send + Sync {
 
     /// Registers clients in one transaction, and answers each by itself, in the order of `batch`. When this
     /// returns, what it says is durable. An error means that none was registered.
-    async fn register(&self, batch: &[NewClient], now: u64) -> Result<Vec<Result<Registered, Refusal>>, Error>;
+    async fn register(&self, batch: &[NewClient], now: Now) -> Result<Vec<Result<Registered, Refusal>>, Error>;
+
+    /// So many access rules of the tenant in slot `tenant`, in the order of evaluation, after the first `offset`.
+    async fn network_acls(&self, tenant: u32, offset: u64, limit: u32) -> Result<AclPage, Error>;
+
+    /// The rules of the tenant's active access rules, in the order of evaluation.
+    async fn active_rules(&self, tenant: u32) -> Result<Vec<Rule>, Error>;
+
+    /// The tenant's access rule with this id.
+    async fn network_acl(&self, tenant: u32, id: &str) -> Result<Option<StoredAcl>, Error>;
+
+    /// Adds an access rule at `now`, in UNIX milliseconds; without a priority it comes last. `None` if the tenant was
+    /// deleted. [`Error::TooManyAcls`] and [`Error::RedirectsToItself`] leave everything as it was.
+    async fn create_network_acl(
+        &self,
+        tenant: u32,
+        id: &str,
+        acl: &NetworkAcl,
+        now: u64,
+    ) -> Result<Option<StoredAcl>, Error>;
+
+    /// Writes `acl` in the place of `stored` if that still has the version at which the caller read it; `None` if it
+    /// has not. Without a priority it keeps the one that it has. The errors are those of a new one.
+    async fn replace_network_acl(
+        &self,
+        tenant: u32,
+        stored: &StoredAcl,
+        acl: &NetworkAcl,
+        now: u64,
+    ) -> Result<Option<StoredAcl>, Error>;
+
+    /// Deletes an access rule, if there is one.
+    async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<(), Error>;
+
+    /// Writes into the tenants' logs what access rules did between two times, in UNIX milliseconds, in one
+    /// transaction. Rules that are gone are left out.
+    async fn log_acl_totals(&self, totals: &[AclTotal], start: u64, end: u64) -> Result<(), Error>;
 
     /// Ends all work in an orderly way. No call may follow.
     async fn close(&self);
@@ -99,6 +141,20 @@ pub enum Error {
         /// The tenant that has it.
         tenant: String,
     },
+    /// An access rule of the tenant redirects to the host.
+    #[error("the access rule {acl} redirects to {host}; a tenant cannot redirect to itself: change that rule first")]
+    HostRedirectedTo {
+        /// The host.
+        host: Domain,
+        /// The rule's id.
+        acl: String,
+    },
+    /// The access rule redirects to a host of its own tenant.
+    #[error("{0} is a host of this tenant; redirect to another, or it would redirect without an end")]
+    RedirectsToItself(String),
+    /// The tenant's access rules would be more than it may have.
+    #[error("the tenant would have {0}")]
+    TooManyAcls(String),
     /// There is no database, and the caller wants none made.
     #[error(
         "there is no database at {0}; look at --database-url and DATABASE_URL, or make one with `dcr-store tenant create`"
@@ -122,12 +178,13 @@ pub enum Error {
 pub async fn update_tenant<E: From<Error>>(
     database: &dyn Database,
     name: &Name,
+    now: Now,
     change: impl Fn(Tenant) -> Result<Tenant, E>,
 ) -> Result<Option<Changed>, E> {
     while let Some(before) = database.tenant(name).await? {
         let tenant = change(before.tenant.clone())?;
         let after = StoredTenant { tenant, ..before };
-        if after.tenant == before.tenant || database.replace_tenant(&after).await? {
+        if after.tenant == before.tenant || database.replace_tenant(&after, now).await? {
             return Ok(Some(Changed { before: before.tenant, after: after.tenant }));
         }
     }

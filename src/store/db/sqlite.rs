@@ -4,23 +4,28 @@
 //! writes of this process go through one connection, so they wait for each other here and not in SQLite's busy loop;
 //! another process, such as the command line, is waited for with the busy timeout.
 
+mod buckets;
+mod changes;
+mod network_acls;
 mod open;
 mod register;
+mod tenant_log;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
 use sqlx::sqlite::{SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::Mutex;
 
 use self::open::{connect_options, create_empty, has_tables, migrate};
 use self::register::{KnownTenants, register};
-use super::{Database, Error, IfMissing, Registered, StoredTenant};
-use crate::edge_api::{Changes, TenantChange};
+use super::{AclPage, AclTotal, Database, Error, IfMissing, Registered, StoredAcl, StoredTenant};
+use crate::acl::{NetworkAcl, Rule};
+use crate::edge_api::Changes;
 use crate::store::admission::{NewClient, Refusal};
+use crate::store::clock::Now;
 use crate::tenant::{Domain, Name, Tenant};
 
 /// How long a writer waits for another process.
@@ -36,18 +41,12 @@ const WAL_PAGES: u32 = 4_000;
 /// Connections that read at the same time.
 const READERS: u32 = 4;
 
-/// Clients of a deleted tenant that are deleted in one transaction.
-const DELETED_CLIENTS: u32 = 2_000;
+/// Rows of a deleted tenant that are deleted in one transaction.
+const DELETED_ROWS: u32 = 2_000;
 
 /// How long others get between two such transactions: the longest that SQLite sleeps while it waits for a lock, so
 /// that whoever waits for this one finds it free.
 const DELETION_PAUSE: Duration = Duration::from_millis(100);
-
-/// Most tenants on one page of the change feed.
-const PAGE_TENANTS: usize = 500;
-
-/// Bytes of tenants after which a page of the change feed ends.
-const PAGE_BYTES: usize = 256 * 1024;
 
 /// A SQLite database.
 pub struct Sqlite {
@@ -98,28 +97,38 @@ impl Sqlite {
     }
 }
 
+/// What a deleted tenant may have much of: how it is found, and how a part of it is deleted.
+const CLIENTS: [&str; 2] = [
+    "SELECT slot FROM tenants WHERE deleted = 1 AND EXISTS (SELECT 1 FROM clients WHERE tenant = slot)",
+    "DELETE FROM clients WHERE rowid IN (SELECT rowid FROM clients WHERE tenant = ? LIMIT ?)",
+];
+const LOGS: [&str; 2] = [
+    "SELECT slot FROM tenants WHERE deleted = 1 AND EXISTS (SELECT 1 FROM tenant_log WHERE tenant = slot)",
+    "DELETE FROM tenant_log WHERE rowid IN (SELECT rowid FROM tenant_log WHERE tenant = ? LIMIT ?)",
+];
+
 impl Sqlite {
-    /// The slots of deleted tenants whose clients are not all deleted yet.
-    async fn dead_tenants_with_clients(&self) -> Result<Vec<i64>, Error> {
-        const READ: &str = "SELECT slot FROM tenants \
-                            WHERE deleted = 1 AND EXISTS (SELECT 1 FROM clients WHERE tenant = slot)";
-        Ok(sqlx::query_scalar(READ).fetch_all(&self.readers).await?)
+    /// Deletes little by little what is left of deleted tenants, and says how many rows `slot` had.
+    async fn delete_rest(&self, [find, delete]: [&'static str; 2], slot: i64) -> Result<u64, Error> {
+        let mut rows = 0;
+        let dead: Vec<i64> = sqlx::query_scalar(find).fetch_all(&self.readers).await?;
+        for tenant in dead {
+            let deleted = self.delete_rows(delete, tenant).await?;
+            if tenant == slot {
+                rows = deleted;
+            }
+        }
+        Ok(rows)
     }
 
-    /// Deletes the clients of a deleted tenant, and says how many those were.
-    async fn delete_clients(&self, slot: i64) -> Result<u64, Error> {
-        let mut clients = 0_u64;
+    async fn delete_rows(&self, delete: &'static str, tenant: i64) -> Result<u64, Error> {
+        let mut rows = 0_u64;
         loop {
             let deleted =
-                sqlx::query("DELETE FROM clients WHERE rowid IN (SELECT rowid FROM clients WHERE tenant = ? LIMIT ?)")
-                    .bind(slot)
-                    .bind(DELETED_CLIENTS)
-                    .execute(&self.writer)
-                    .await?
-                    .rows_affected();
-            clients = clients.saturating_add(deleted);
-            if deleted < DELETED_CLIENTS.into() {
-                return Ok(clients);
+                sqlx::query(delete).bind(tenant).bind(DELETED_ROWS).execute(&self.writer).await?.rows_affected();
+            rows = rows.saturating_add(deleted);
+            if deleted < DELETED_ROWS.into() {
+                return Ok(rows);
             }
             tokio::time::sleep(DELETION_PAUSE).await;
         }
@@ -173,13 +182,14 @@ struct TenantRow {
     /// JSON.
     settings: String,
     deleted: bool,
+    network_acl_bytes: i64,
 }
 
 /// The statement that reads [`TenantRow`]s, with its condition.
 macro_rules! select_tenants {
     ($condition:literal) => {
         concat!(
-            "SELECT slot, version, name, settings, deleted, \
+            "SELECT slot, version, name, settings, deleted, network_acl_bytes, \
              (SELECT json_group_array(host) FROM \
               (SELECT host FROM tenant_domains WHERE tenant = slot ORDER BY position)) AS hosts \
              FROM tenants WHERE ",
@@ -187,6 +197,8 @@ macro_rules! select_tenants {
         )
     };
 }
+
+use select_tenants;
 
 impl TenantRow {
     fn stored(self) -> Result<StoredTenant, Error> {
@@ -199,23 +211,6 @@ impl TenantRow {
             Some(StoredTenant { slot: self.slot, version: self.version.try_into().ok()?, tenant })
         };
         parsed().ok_or_else(|| unreadable(&format!("the tenant {}", self.name)))
-    }
-
-    /// The newest state as the edge is told it. It is not parsed: an edge may know settings that this binary does not.
-    fn change(self) -> Result<TenantChange, Error> {
-        #[derive(Serialize)]
-        struct Parts<'a> {
-            name: &'a str,
-            domains: Box<RawValue>,
-            settings: Box<RawValue>,
-        }
-        let Self { slot, version, name, hosts, settings, deleted } = self;
-        let json = || {
-            let (domains, settings) = (RawValue::from_string(hosts)?, RawValue::from_string(settings)?);
-            to_raw_value(&Parts { name: &name, domains, settings })
-        };
-        let tenant = (!deleted).then(json).transpose().map_err(|_| unreadable(&format!("the tenant {name}")))?;
-        Ok(TenantChange { slot, version: count(version)?, tenant })
     }
 }
 
@@ -322,7 +317,7 @@ impl Database for Sqlite {
         row.map(TenantRow::stored).transpose()
     }
 
-    async fn replace_tenant(&self, changed: &StoredTenant) -> Result<bool, Error> {
+    async fn replace_tenant(&self, changed: &StoredTenant, now: Now) -> Result<bool, Error> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let version = next_change(&mut transaction).await?;
         let updated =
@@ -337,6 +332,9 @@ impl Database for Sqlite {
             return Ok(false);
         }
         write_domains(&mut transaction, changed.slot.into(), &changed.tenant.domains).await?;
+        network_acls::refuse_redirects_to_itself(&mut transaction, changed.slot).await?;
+        let limit = changed.tenant.settings.dcr_edge.rate_limit;
+        buckets::limit(&mut transaction, changed.slot.into(), now.steady_nanos, limit).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -345,8 +343,8 @@ impl Database for Sqlite {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let version = next_change(&mut transaction).await?;
         let slot: Option<i64> = sqlx::query_scalar(
-            "UPDATE tenants SET version = ?, deleted = 1, settings = '{}' WHERE name = ? AND deleted = 0 \
-             RETURNING slot",
+            "UPDATE tenants SET version = ?, deleted = 1, settings = '{}', network_acl_bytes = 0 \
+             WHERE name = ? AND deleted = 0 RETURNING slot",
         )
         .bind(version)
         .bind(name.as_str())
@@ -354,53 +352,83 @@ impl Database for Sqlite {
         .await?;
         let Some(slot) = slot else { return Ok(None) };
         write_domains(&mut transaction, slot, &[]).await?;
-        transaction.commit().await?;
-        let mut clients = 0;
-        for dead in self.dead_tenants_with_clients().await? {
-            let deleted = self.delete_clients(dead).await?;
-            if dead == slot {
-                clients = deleted;
-            }
+        for delete in ["DELETE FROM network_acls WHERE tenant = ?", "DELETE FROM buckets WHERE tenant = ?"] {
+            sqlx::query(delete).bind(slot).execute(&mut *transaction).await?;
         }
-        Ok(Some(clients))
+        transaction.commit().await?;
+        self.delete_rest(LOGS, slot).await?;
+        Ok(Some(self.delete_rest(CLIENTS, slot).await?))
     }
 
     async fn changes(&self, after: u64, instance: Option<&str>) -> Result<Changes, Error> {
         let mut snapshot = self.readers.begin().await?;
-        let (own_instance, newest): (String, i64) =
-            sqlx::query_as("SELECT instance, changes FROM store").fetch_one(&mut *snapshot).await?;
-        let newest = count(newest)?;
-        let full = instance != Some(own_instance.as_str()) || after > newest;
-        // A telling of everything needs no tombstones.
-        let rows: Vec<TenantRow> =
-            sqlx::query_as(select_tenants!("version > ? AND (NOT deleted OR ?) ORDER BY version LIMIT ?"))
-                .bind(if full { 0 } else { column(after) })
-                .bind(!full)
-                .bind(column(PAGE_TENANTS.saturating_add(1) as u64))
-                .fetch_all(&mut *snapshot)
-                .await?;
-
-        let (mut tenants, mut bytes, mut more) = (Vec::<TenantChange>::new(), 0_usize, false);
-        for row in rows {
-            if tenants.len() == PAGE_TENANTS || bytes >= PAGE_BYTES {
-                more = true;
-                break;
-            }
-            let change = row.change()?;
-            bytes = bytes.saturating_add(change.tenant.as_ref().map_or(0, |json| json.get().len()));
-            tenants.push(change);
-        }
-        let head = if more { tenants.last().map_or(newest, |last| last.version) } else { newest };
-        Ok(Changes { instance: own_instance, full, head, more, tenants })
+        changes::page(&mut snapshot, after, instance).await
     }
 
-    async fn register(&self, batch: &[NewClient], now: u64) -> Result<Vec<Result<Registered, Refusal>>, Error> {
+    async fn register(&self, batch: &[NewClient], now: Now) -> Result<Vec<Result<Registered, Refusal>>, Error> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let mut known = self.known.lock().await;
         known.catch_up(&mut transaction).await?;
         let answers = register(&mut transaction, &known, batch, now).await?;
         transaction.commit().await?;
         Ok(answers)
+    }
+
+    async fn network_acls(&self, tenant: u32, offset: u64, limit: u32) -> Result<AclPage, Error> {
+        let mut snapshot = self.readers.begin().await?;
+        network_acls::page(&mut snapshot, tenant, offset, limit).await
+    }
+
+    async fn active_rules(&self, tenant: u32) -> Result<Vec<Rule>, Error> {
+        network_acls::active_rules(&self.readers, tenant).await
+    }
+
+    async fn network_acl(&self, tenant: u32, id: &str) -> Result<Option<StoredAcl>, Error> {
+        network_acls::find(&self.readers, tenant, id).await
+    }
+
+    async fn create_network_acl(
+        &self,
+        tenant: u32,
+        id: &str,
+        acl: &NetworkAcl,
+        now: u64,
+    ) -> Result<Option<StoredAcl>, Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let created = network_acls::create(&mut transaction, tenant, id, acl, now).await?;
+        if created.is_some() {
+            transaction.commit().await?;
+        }
+        Ok(created)
+    }
+
+    async fn replace_network_acl(
+        &self,
+        tenant: u32,
+        stored: &StoredAcl,
+        acl: &NetworkAcl,
+        now: u64,
+    ) -> Result<Option<StoredAcl>, Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let replaced = network_acls::replace(&mut transaction, tenant, stored, acl, now).await?;
+        if replaced.is_some() {
+            transaction.commit().await?;
+        }
+        Ok(replaced)
+    }
+
+    async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<(), Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        if network_acls::delete(&mut transaction, tenant, id).await? {
+            transaction.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn log_acl_totals(&self, totals: &[AclTotal], start: u64, end: u64) -> Result<(), Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        tenant_log::write_acl_totals(&mut transaction, totals, start, end).await?;
+        Ok(transaction.commit().await?)
     }
 
     async fn close(&self) {

@@ -1,6 +1,7 @@
 //! The edge's interface: [`crate::edge_api`] over HTTP.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -15,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::App;
 use super::error::{EdgeError, Reason};
-use crate::edge_api::{Changes, REQUEST_ID_HEADER, RegisterClient, RegisteredClient};
+use crate::edge_api::{AclCounts, Changes, MAX_ACL_COUNTS, REQUEST_ID_HEADER, RegisterClient, RegisteredClient};
 use crate::registration::is_client_id;
 use crate::store::admission::NewClient;
 use crate::store::token::Kind;
@@ -99,6 +100,7 @@ pub struct ChangesQuery {
     #[serde(default)]
     after: u64,
     instance: Option<String>,
+    signals: Option<String>,
 }
 
 /// `GET /edge/v1/changes`
@@ -108,10 +110,26 @@ pub async fn changes(
     query: Result<Query<ChangesQuery>, QueryRejection>,
 ) -> Result<Json<Changes>, EdgeError> {
     let Query(query) = query.map_err(|_| EdgeError::bad_request("after must be the number of a change"))?;
+    app.edge_signals.polled(query.signals.as_deref(), Instant::now());
     let changes = app.database.changes(query.after, query.instance.as_deref()).await?;
     // An edge names what it has in force, so this one has everything.
     if query.instance.as_ref() == Some(&changes.instance) && query.after == changes.head {
         app.in_force.store(true, Ordering::Relaxed);
     }
     Ok(Json(changes))
+}
+
+/// `POST /edge/v1/acl-counts`
+pub async fn acl_counts(
+    _: EdgeToken,
+    State(app): State<App>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, EdgeError> {
+    let AclCounts { counts } = serde_json::from_slice(&body?)
+        .map_err(|error| EdgeError::bad_request(format!("the body is not a report of access rules: {error}")))?;
+    if counts.len() > MAX_ACL_COUNTS {
+        return Err(EdgeError::bad_request(format!("a report has at most {MAX_ACL_COUNTS} entries")));
+    }
+    app.acl_counts.add(counts);
+    Ok(StatusCode::NO_CONTENT)
 }

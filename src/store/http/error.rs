@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::edge_api::ErrorBody;
+use crate::edge_api::{ErrorBody, RateLimited};
 use crate::store::admission::Refusal;
 use crate::store::db;
 use crate::store::writer::NotRegistered;
@@ -20,6 +20,8 @@ pub struct EdgeError {
     error: &'static str,
     outcome: &'static str,
     description: String,
+    /// Nanoseconds until the next token arrives, where one is what was missing.
+    next_token_in: Option<u64>,
 }
 
 /// Why a request was refused, for the log. It goes with the response, inside of the process only.
@@ -34,7 +36,7 @@ pub struct Reason {
 impl EdgeError {
     /// An error with its code and a sentence.
     pub fn new(status: StatusCode, error: &'static str, description: impl Into<String>) -> Self {
-        Self { status, error, outcome: error, description: description.into() }
+        Self { status, error, outcome: error, description: description.into(), next_token_in: None }
     }
 
     /// The request is not well-formed.
@@ -59,9 +61,14 @@ impl From<NotRegistered> for EdgeError {
             Refusal::Disabled | Refusal::QuotaUsedUp => (StatusCode::FORBIDDEN, "access_denied"),
             Refusal::Invalid(rejection) => (StatusCode::BAD_REQUEST, rejection.error.as_str()),
             Refusal::SecretMismatch => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Refusal::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
             Refusal::Conflict => (StatusCode::CONFLICT, "conflict"),
         };
-        Self { outcome, ..Self::new(status, error, refusal.to_string()) }
+        let next_token_in = match refusal {
+            Refusal::RateLimited { next_token_in } => Some(next_token_in),
+            _ => None,
+        };
+        Self { outcome, next_token_in, ..Self::new(status, error, refusal.to_string()) }
     }
 }
 
@@ -80,8 +87,18 @@ impl From<BytesRejection> for EdgeError {
 
 impl IntoResponse for EdgeError {
     fn into_response(self) -> Response {
-        let body = ErrorBody { error: self.error.to_owned(), error_description: self.description };
-        let mut response = with_status(self.status, Json(body));
+        let (error, error_description) = (self.error.to_owned(), self.description);
+        let mut response = match self.next_token_in {
+            None => with_status(self.status, Json(ErrorBody { error, error_description })),
+            Some(nanos) => {
+                let next_token_in_ms = nanos.div_ceil(1_000_000);
+                let retry_after = next_token_in_ms.div_ceil(1_000).max(1);
+                let body = Json(RateLimited { error, error_description, next_token_in_ms });
+                let mut response = with_status(self.status, body);
+                response.headers_mut().insert(header::RETRY_AFTER, retry_after.into());
+                response
+            }
+        };
         response.extensions_mut().insert(Reason { error: self.error, outcome: self.outcome });
         response
     }
@@ -115,6 +132,16 @@ impl ManagementError {
         Self::new(StatusCode::BAD_REQUEST, "invalid_body", message)
     }
 
+    /// The request's query breaks a rule.
+    pub fn invalid_query(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_query_string", message)
+    }
+
+    /// The tenant was deleted while the request was on its way.
+    pub fn tenant_deleted() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "inexistent_tenant", "The tenant was deleted")
+    }
+
     /// The token is not one for this tenant's Management API.
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_token", message)
@@ -123,6 +150,11 @@ impl ManagementError {
 
 impl From<db::Error> for ManagementError {
     fn from(error: db::Error) -> Self {
+        match &error {
+            db::Error::RedirectsToItself(_) => return Self::invalid_body(format!("rule.action.redirect_uri: {error}")),
+            db::Error::TooManyAcls(_) => return Self::invalid_body(format!("rule: {error}")),
+            _ => {}
+        }
         tracing::error!(%error, "a request of the Management API failed");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", UNAVAILABLE)
     }

@@ -24,6 +24,9 @@ pub struct Metrics {
     batch_sizes: Histogram,
     queue_length: Gauge<u64, AtomicU64>,
     responses: Family<ResponseLabels, Counter>,
+    acl_evaluations: Counter,
+    acl_matches: Counter,
+    acl_counts_dropped: Counter,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
@@ -52,13 +55,31 @@ impl Default for Metrics {
         let batch_sizes = Histogram::new(exponential_buckets(1.0, 2.0, 9));
         let queue_length = Gauge::default();
         let responses = Family::default();
+        let acl_evaluations = Counter::default();
+        let acl_matches = Counter::default();
+        let acl_counts_dropped = Counter::default();
         let mut registry = Registry::with_prefix("dcr_store");
         registry.register("registrations", "Registrations by what became of them", registrations.clone());
         registry.register("flushes", "Transactions that wrote registrations, one sync each", flushes.clone());
         registry.register("flush_registrations", "Registrations in one transaction", batch_sizes.clone());
         registry.register("queue_length", "Registrations that wait for the writer", queue_length.clone());
         registry.register("http_responses", "HTTP answers by class of status", responses.clone());
-        Self { registry, registrations, flushes, batch_sizes, queue_length, responses }
+        let help = "Requests that access rules were evaluated for, once for each rule";
+        registry.register("acl_evaluations", help, acl_evaluations.clone());
+        registry.register("acl_matches", "Requests that access rules matched, once for each rule", acl_matches.clone());
+        let help = "Counts of access rules that were not kept, because the rule is none or there were too many";
+        registry.register("acl_counts_dropped", help, acl_counts_dropped.clone());
+        Self {
+            registry,
+            registrations,
+            flushes,
+            batch_sizes,
+            queue_length,
+            responses,
+            acl_evaluations,
+            acl_matches,
+            acl_counts_dropped,
+        }
     }
 }
 
@@ -72,6 +93,17 @@ impl Metrics {
     pub fn flushed(&self, registrations: usize) {
         self.flushes.inc();
         self.batch_sizes.observe(u32::try_from(registrations).unwrap_or(u32::MAX).into());
+    }
+
+    /// Counts what an access rule did at an edge.
+    pub fn acl_requests(&self, evaluated: u32, matched: u32) {
+        self.acl_evaluations.inc_by(evaluated.into());
+        self.acl_matches.inc_by(matched.into());
+    }
+
+    /// Counts an access rule's counts that are lost.
+    pub fn acl_count_dropped(&self) {
+        self.acl_counts_dropped.inc();
     }
 
     /// Counts an HTTP answer.

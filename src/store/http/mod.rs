@@ -20,15 +20,18 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use tokio::sync::watch;
 
 use self::error::{EdgeError, ManagementError};
 use self::metrics::Metrics;
+use super::acl_counts::AclCounts;
+use super::clock::Clock;
 use super::db::Database;
+use super::edge_signals::EdgeSignals;
 use super::token::Keys;
 use super::writer::Writer;
-use crate::edge_api::{CHANGES_PATH, PROTOCOL_HEADER, PROTOCOL_VERSION};
+use crate::edge_api::{ACL_COUNTS_PATH, CHANGES_PATH, PROTOCOL_HEADER, PROTOCOL_VERSION};
 
 /// Longest request body, in bytes.
 const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -40,10 +43,16 @@ pub struct App {
     pub database: Arc<dyn Database>,
     /// The way to register clients.
     pub writer: Writer,
+    /// The time.
+    pub clock: Clock,
     /// The keys that check tokens.
     pub keys: Arc<Keys>,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// What access rules did.
+    pub acl_counts: Arc<AclCounts>,
+    /// For which signals the edges have a source.
+    pub edge_signals: Arc<EdgeSignals>,
     /// Whether a shutdown has begun.
     pub stopping: watch::Receiver<bool>,
     /// Whether an edge has put everything in force, or nobody wants to know.
@@ -58,7 +67,8 @@ pub fn router(app: App) -> Router {
             put(edge::register).route_layer(middleware::from_fn(edge::log_refusal)),
         )
         .route(CHANGES_PATH, get(edge::changes))
-        .route("/api/v2/tenants/settings", get(management::settings).patch(management::change_settings))
+        .route(ACL_COUNTS_PATH, post(edge::acl_counts))
+        .merge(management::router())
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::show))

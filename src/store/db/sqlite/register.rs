@@ -6,8 +6,10 @@ use sqlx::QueryBuilder;
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::{Error, Registered};
+use super::buckets::Buckets;
 use super::{column, count, to_json, unreadable};
 use crate::store::admission::{Admitted, NewClient, Refusal, admit};
+use crate::store::clock::Now;
 use crate::tenant::{Name, Settings};
 
 /// The live tenants as of the change `seen`, kept so that a batch of registrations asks for one number only.
@@ -82,7 +84,7 @@ impl<'a> Checked<'a> {
     }
 }
 
-/// What becomes of one registration of a batch, before the quotas are known.
+/// What becomes of one registration of a batch, before the quotas and the fleet's limit are known.
 enum Outcome {
     Settled(Result<Registered, Refusal>),
     /// The new client with this index.
@@ -96,7 +98,7 @@ pub(super) async fn register(
     connection: &mut SqliteConnection,
     known: &KnownTenants,
     batch: &[NewClient],
-    now: u64,
+    now: Now,
 ) -> Result<Vec<Result<Registered, Refusal>>, Error> {
     let checked: Vec<_> = batch.iter().map(|client| Checked::new(client, known)).collect();
     let by_id = stored_by_id(connection, &checked).await?;
@@ -143,19 +145,30 @@ pub(super) async fn register(
     }
 
     let mut room = room(connection, &new).await?;
-    let has_room = |checked: &Checked| match room.get_mut(&checked.tenant.slot) {
-        None => true,
-        Some(room) => room.checked_sub(1).map(|less| *room = less).is_some(),
-    };
-    let fits: Vec<bool> = new.iter().map(has_room).collect();
-    let accepted: Vec<_> = new.iter().zip(&fits).filter_map(|(checked, &fits)| fits.then_some(checked)).collect();
-    insert(connection, &accepted, now).await?;
-
-    let answer = |index: usize, created| match new.get(index).zip(fits.get(index)) {
-        Some((checked, true)) => {
-            Ok(Registered { client_id: checked.client.client_id.clone(), issued_at: now, created })
+    let mut buckets = Buckets::read(connection, new.iter().map(|checked| checked.tenant.slot)).await?;
+    let mut limit = |checked: &Checked| {
+        let KnownTenant { slot, settings } = checked.tenant;
+        let mut room = room.get_mut(slot);
+        if room.as_ref().is_some_and(|room| **room == 0) {
+            return Err(Refusal::QuotaUsedUp);
         }
-        _ => Err(Refusal::QuotaUsedUp),
+        let token = buckets.of(*slot).take(now.steady_nanos, settings.dcr_edge.rate_limit);
+        token.map_err(|next_token_in| Refusal::RateLimited { next_token_in })?;
+        if let Some(room) = &mut room {
+            **room = room.saturating_sub(1);
+        }
+        Ok(())
+    };
+    let limits: Vec<Result<(), Refusal>> = new.iter().map(&mut limit).collect();
+    let accepted: Vec<_> =
+        new.iter().zip(&limits).filter_map(|(checked, limit)| limit.is_ok().then_some(checked)).collect();
+    insert(connection, &accepted, now.unix_seconds).await?;
+    buckets.write(connection).await?;
+
+    let answer = |index: usize, created| {
+        let Some((checked, limit)) = new.get(index).zip(limits.get(index)) else { return Err(Refusal::QuotaUsedUp) };
+        limit.clone()?;
+        Ok(Registered { client_id: checked.client.client_id.clone(), issued_at: now.unix_seconds, created })
     };
     let answers = outcomes.into_iter().map(|outcome| match outcome {
         Outcome::Settled(answer) => answer,

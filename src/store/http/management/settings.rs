@@ -1,101 +1,56 @@
-//! The Management API: what a tenant's owner sees and changes.
+//! The tenant's settings.
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequestParts, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
-use super::App;
-use super::error::ManagementError;
-use crate::edge_api::TENANT_HEADER;
-use crate::media_type::is_json;
-use crate::store::db::{self, StoredTenant, update_tenant};
-use crate::store::token::{Claims, Kind};
-use crate::store::unix_now;
+use super::access::Access;
+use super::body::{checked, json_object};
+use super::warning::warn;
+use crate::store::db::{self, update_tenant};
+use crate::store::http::App;
+use crate::store::http::error::ManagementError;
 use crate::tenant::{Settings, Tenant};
 
-/// `warning` header (RFC 7234 §5.5) of an answer that switched registration on.
-const SWITCHED_ON: &str = "299 - \"Anyone may create applications now. They can reach no API until default \
-                           permissions for third-party applications are defined.\"";
-
-/// Whose Management API the request is for, and what its token allows there.
-pub struct Access {
-    tenant: Tenant,
-    claims: Claims,
-}
-
-impl Access {
-    fn require(&self, scope: &str) -> Result<(), ManagementError> {
-        if self.claims.allows(scope) {
-            Ok(())
-        } else {
-            let message = format!("Insufficient scope, expected: {scope}");
-            Err(ManagementError::new(StatusCode::FORBIDDEN, "insufficient_scope", message))
-        }
-    }
-}
-
-impl FromRequestParts<App> for Access {
-    type Rejection = ManagementError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ManagementError> {
-        let unauthorized = |reason: &str| ManagementError::unauthorized(reason);
-        let token = super::bearer(&parts.headers)
-            .ok_or_else(|| unauthorized("send one Management API token in the authorization header"))?;
-        let claims =
-            app.keys.check(token, Kind::Management, unix_now()).map_err(|error| unauthorized(&error.to_string()))?;
-        let other = || unauthorized("the token's audience is not this tenant's Management API");
-        let domain = claims.management_domain().ok_or_else(other)?;
-        let StoredTenant { slot, tenant, .. } = app.database.tenant_of_host(&domain).await?.ok_or_else(other)?;
-        if claims.slot != Some(slot) {
-            return Err(other());
-        }
-        // The edge names the tenant of the host that the request came to.
-        let named = parts.headers.get_all(TENANT_HEADER).iter().all(|name| name == tenant.name.as_str());
-        if named { Ok(Self { tenant, claims }) } else { Err(other()) }
-    }
-}
+/// The warning in an answer that switched registration on.
+const SWITCHED_ON: &str = "Anyone may create applications now. They can reach no API until default permissions for \
+                           third-party applications are defined.";
 
 /// `GET /api/v2/tenants/settings`
-pub async fn settings(access: Access) -> Result<Json<Settings>, ManagementError> {
+pub async fn show(access: Access) -> Result<Json<Settings>, ManagementError> {
     access.require("read:tenant_settings")?;
-    Ok(Json(access.tenant.settings))
+    Ok(Json(access.stored.tenant.settings))
 }
 
 /// `PATCH /api/v2/tenants/settings`
-pub async fn change_settings(
+pub async fn change(
     access: Access,
     State(app): State<App>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ManagementError> {
     access.require("update:tenant_settings")?;
-    if !is_json(headers.get_all(header::CONTENT_TYPE).iter().map(HeaderValue::as_bytes)) {
-        let message = "The content-type must be application/json";
-        return Err(ManagementError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
-    }
-    let patch: Map<String, Value> = serde_json::from_slice(&body?)
-        .map_err(|error| ManagementError::invalid_body(format!("The body is not a JSON object: {error}")))?;
+    let patch = json_object(&headers, body)?;
     if patch.get("dynamic_client_registration_security_mode").is_some_and(|mode| mode == "permissive") {
         let message = "dynamic_client_registration_security_mode: this tenant is not eligible for the permissive mode; \
                        only strict is available";
         return Err(ManagementError::new(StatusCode::FORBIDDEN, "not_eligible", message));
     }
-    let changed = update_tenant(&*app.database, &access.tenant.name, |tenant| {
+    let changed = update_tenant(&*app.database, &access.stored.tenant.name, app.clock.now(), |tenant| {
         Ok::<_, ManagementError>(Tenant { settings: merge(&tenant.settings, patch.clone())?, ..tenant })
     })
     .await?
-    .ok_or_else(|| ManagementError::new(StatusCode::NOT_FOUND, "inexistent_tenant", "The tenant was deleted"))?;
+    .ok_or_else(ManagementError::tenant_deleted)?;
 
     let enabled = |tenant: &Tenant| tenant.settings.flags.enable_dynamic_client_registration;
     let switched_on = enabled(&changed.after) && !enabled(&changed.before);
     let mut response = Json(changed.after.settings).into_response();
     if switched_on {
-        response.headers_mut().insert(header::WARNING, HeaderValue::from_static(SWITCHED_ON));
+        warn(&mut response, SWITCHED_ON);
     }
     Ok(response)
 }
@@ -122,10 +77,7 @@ fn merge(settings: &Settings, patch: Map<String, Value>) -> Result<Settings, Man
             }
         }
     }
-    serde_path_to_error::deserialize(merged).map_err(|error| {
-        let member = error.path().to_string();
-        ManagementError::invalid_body(format!("{member}: {}", error.into_inner()))
-    })
+    checked(merged)
 }
 
 /// A `null` without a default stays: it is the way to say that an optional member is absent, and an error elsewhere.

@@ -1,0 +1,87 @@
+//! The fleet's buckets.
+
+use std::collections::HashMap;
+
+use sqlx::sqlite::SqliteConnection;
+
+use super::{column, count, to_json, unreadable};
+use crate::rate_limit::Bucket;
+use crate::store::db::Error;
+use crate::store::fleet_limit::FleetBucket;
+use crate::tenant::RateLimit;
+
+/// The buckets of tenants, by slot. One that has none yet has a full one.
+#[derive(Default)]
+pub(super) struct Buckets {
+    stored: HashMap<i64, FleetBucket>,
+    now: HashMap<i64, FleetBucket>,
+}
+
+impl Buckets {
+    /// Those of the tenants in `slots`.
+    pub(super) async fn read(
+        connection: &mut SqliteConnection,
+        slots: impl Iterator<Item = i64>,
+    ) -> Result<Self, Error> {
+        let now: HashMap<i64, FleetBucket> = slots.map(|slot| (slot, FleetBucket::default())).collect();
+        if now.is_empty() {
+            return Ok(Self::default());
+        }
+        let slots: Vec<i64> = now.keys().copied().collect();
+        let rows: Vec<(i64, Vec<u8>, i64)> = sqlx::query_as(
+            "SELECT tenant, tokens, changed_at FROM buckets WHERE tenant IN (SELECT value FROM json_each(?))",
+        )
+        .bind(to_json(&slots)?)
+        .fetch_all(connection)
+        .await?;
+        let mut buckets = Self { stored: HashMap::new(), now };
+        for (slot, tokens, changed_at) in rows {
+            let tokens = Bucket::decode(&tokens).ok_or_else(|| unreadable(&format!("the bucket of slot {slot}")))?;
+            let bucket = FleetBucket { tokens, changed_at: count(changed_at)? };
+            buckets.stored.insert(slot, bucket);
+            buckets.now.insert(slot, bucket);
+        }
+        Ok(buckets)
+    }
+
+    /// The bucket of the tenant in `slot`.
+    pub(super) fn of(&mut self, slot: i64) -> &mut FleetBucket {
+        self.now.entry(slot).or_default()
+    }
+
+    /// Writes those that changed.
+    pub(super) async fn write(&self, connection: &mut SqliteConnection) -> Result<(), Error> {
+        let full = FleetBucket::default();
+        let changed: Vec<(i64, String, i64)> = self
+            .now
+            .iter()
+            .filter(|&(slot, bucket)| self.stored.get(slot).unwrap_or(&full) != bucket)
+            .map(|(slot, bucket)| (*slot, hex::encode(bucket.tokens.encode()), column(bucket.changed_at)))
+            .collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        sqlx::query(
+            "INSERT INTO buckets (tenant, tokens, changed_at) \
+             SELECT value ->> 0, unhex(value ->> 1), value ->> 2 FROM json_each(?) WHERE true \
+             ON CONFLICT (tenant) DO UPDATE SET tokens = excluded.tokens, changed_at = excluded.changed_at",
+        )
+        .bind(to_json(&changed)?)
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Puts the bucket of the tenant in `slot` under this limit from `now` on, in nanoseconds.
+pub(super) async fn limit(
+    connection: &mut SqliteConnection,
+    slot: i64,
+    now: u64,
+    limit: RateLimit,
+) -> Result<(), Error> {
+    let mut buckets = Buckets::read(connection, std::iter::once(slot)).await?;
+    let Some(stored) = buckets.stored.get(&slot).copied() else { return Ok(()) };
+    *buckets.of(slot) = stored.under(now, limit);
+    buckets.write(connection).await
+}

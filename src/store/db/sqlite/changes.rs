@@ -1,0 +1,114 @@
+//! The change feed, in pages.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use sqlx::sqlite::SqliteConnection;
+
+use super::{TenantRow, column, count, select_tenants, to_json, unreadable};
+use crate::edge_api::{Changes, TenantChange};
+use crate::store::db::Error;
+
+/// Most tenants on one page.
+const PAGE_TENANTS: usize = 500;
+
+/// Bytes of tenants after which a page ends.
+const PAGE_BYTES: usize = 256 * 1024;
+
+/// One page of what changed after the change `after` of the database `instance`, of one moment.
+pub(super) async fn page(
+    connection: &mut SqliteConnection,
+    after: u64,
+    instance: Option<&str>,
+) -> Result<Changes, Error> {
+    let (own_instance, newest): (String, i64) =
+        sqlx::query_as("SELECT instance, changes FROM store").fetch_one(&mut *connection).await?;
+    let newest = count(newest)?;
+    let full = instance != Some(own_instance.as_str()) || after > newest;
+    // A telling of everything needs no tombstones.
+    let mut rows: Vec<TenantRow> =
+        sqlx::query_as(select_tenants!("version > ? AND (NOT deleted OR ?) ORDER BY version LIMIT ?"))
+            .bind(if full { 0 } else { column(after) })
+            .bind(!full)
+            .bind(column(PAGE_TENANTS.saturating_add(1) as u64))
+            .fetch_all(&mut *connection)
+            .await?;
+    // Before any rule is read: those of one tenant alone may be megabytes.
+    let fitting = fitting(&rows);
+    let more = rows.len() > fitting;
+    rows.truncate(fitting);
+
+    let mut rules = active_rules(connection, &rows).await?;
+    let change = |row: TenantRow| {
+        let rules = rules.remove(&row.slot).unwrap_or_default();
+        change(row, &rules)
+    };
+    let tenants: Vec<TenantChange> = rows.into_iter().map(change).collect::<Result<_, _>>()?;
+    let head = if more { tenants.last().map_or(newest, |last| last.version) } else { newest };
+    Ok(Changes { instance: own_instance, full, head, more, tenants })
+}
+
+/// How many of the tenants make a page.
+fn fitting(rows: &[TenantRow]) -> usize {
+    let mut bytes = 0_usize;
+    let fits = |row: &&TenantRow| {
+        let has_room = bytes < PAGE_BYTES;
+        let rules = usize::try_from(row.network_acl_bytes).unwrap_or(usize::MAX);
+        bytes = bytes.saturating_add(row.settings.len()).saturating_add(row.hosts.len()).saturating_add(rules);
+        has_room
+    };
+    rows.iter().take(PAGE_TENANTS).take_while(fits).count()
+}
+
+/// An access rule as the edge is told it.
+#[derive(Serialize)]
+struct ToldRule {
+    id: String,
+    rule: Box<RawValue>,
+}
+
+/// The active access rules of the tenants that have any, by slot, in the order of evaluation.
+async fn active_rules(
+    connection: &mut SqliteConnection,
+    rows: &[TenantRow],
+) -> Result<HashMap<u32, Vec<ToldRule>>, Error> {
+    let slots: Vec<u32> = rows.iter().filter(|row| row.network_acl_bytes > 0).map(|row| row.slot).collect();
+    let mut by_slot: HashMap<u32, Vec<ToldRule>> = HashMap::new();
+    if slots.is_empty() {
+        return Ok(by_slot);
+    }
+    let rules: Vec<(u32, String, String)> = sqlx::query_as(
+        "SELECT tenant, id, rule FROM network_acls \
+         WHERE tenant IN (SELECT value FROM json_each(?)) AND active = 1 ORDER BY tenant, priority, number",
+    )
+    .bind(to_json(&slots)?)
+    .fetch_all(connection)
+    .await?;
+    for (slot, id, rule) in rules {
+        let rule = RawValue::from_string(rule).map_err(|_| unreadable(&format!("the access rule {id}")))?;
+        by_slot.entry(slot).or_default().push(ToldRule { id, rule });
+    }
+    Ok(by_slot)
+}
+
+/// A tenant's newest state as the edge is told it. It is not parsed: an edge may know settings that this binary does
+/// not.
+fn change(row: TenantRow, network_acls: &[ToldRule]) -> Result<TenantChange, Error> {
+    #[derive(Serialize)]
+    struct Parts<'a> {
+        name: &'a str,
+        domains: Box<RawValue>,
+        settings: Box<RawValue>,
+        // An edge that does not know rules yet reads a tenant without any as ever.
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        network_acls: &'a [ToldRule],
+    }
+    let TenantRow { slot, version, name, hosts, settings, deleted, .. } = row;
+    let json = || {
+        let (domains, settings) = (RawValue::from_string(hosts)?, RawValue::from_string(settings)?);
+        to_raw_value(&Parts { name: &name, domains, settings, network_acls })
+    };
+    let tenant = (!deleted).then(json).transpose().map_err(|_| unreadable(&format!("the tenant {name}")))?;
+    Ok(TenantChange { slot, version: count(version)?, tenant })
+}

@@ -1,0 +1,44 @@
+//! The Management API: what a tenant's owner sees and changes.
+//!
+//! | path | file |
+//! |---|---|
+//! | `/api/v2/tenants/settings` | `settings` |
+//! | `/api/v2/network-acls`, `/api/v2/network-acls/{id}` | `network_acls`, with `acl_patch` and `acl_warnings` |
+//!
+//! What they share: `access`, `body`, `paging`, `warning`.
+
+mod access;
+mod acl_patch;
+mod acl_warnings;
+mod body;
+mod network_acls;
+mod paging;
+mod settings;
+mod warning;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::get;
+
+use super::App;
+
+/// Longest body with an access rule, in bytes: as many ranges as a tenant may have, each as long as it can be.
+const MAX_ACL_BYTES: usize = 8 * 1024 * 1024;
+
+/// The routes of the Management API.
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/api/v2/tenants/settings", get(settings::show).patch(settings::change))
+        .route(
+            "/api/v2/network-acls",
+            get(network_acls::list).post(network_acls::create).layer(DefaultBodyLimit::max(MAX_ACL_BYTES)),
+        )
+        .route(
+            "/api/v2/network-acls/{id}",
+            get(network_acls::show)
+                .put(network_acls::replace)
+                .patch(network_acls::change)
+                .delete(network_acls::delete)
+                .layer(DefaultBodyLimit::max(MAX_ACL_BYTES)),
+        )
+}

@@ -1,0 +1,99 @@
+//! Lists in pages.
+
+use axum::extract::FromRequestParts;
+use axum::extract::Query;
+use axum::http::request::Parts;
+
+use crate::store::http::error::ManagementError;
+
+/// Entries on a page, unless the request says otherwise.
+const PER_PAGE: u32 = 50;
+
+/// Most entries on a page.
+const MAX_PER_PAGE: u32 = 100;
+
+/// Which part of a list is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Paging {
+    /// Number of the page, from 0.
+    page: u32,
+    /// Entries on it.
+    pub per_page: u32,
+    /// Whether the answer says how many there are.
+    pub include_totals: bool,
+}
+
+impl Paging {
+    /// Entries before the page.
+    pub fn start(self) -> u64 {
+        u64::from(self.page).saturating_mul(self.per_page.into())
+    }
+
+    fn parse(parameters: &[(String, String)]) -> Result<Self, ManagementError> {
+        let mut paging = Self { page: 0, per_page: PER_PAGE, include_totals: false };
+        for (name, value) in parameters {
+            let bad = |expected: &str| ManagementError::invalid_query(format!("{name}: expected {expected}"));
+            match name.as_str() {
+                "page" => paging.page = value.parse().map_err(|_| bad("the number of a page, from 0"))?,
+                "per_page" => {
+                    let number = value.parse().ok().filter(|number| (1..=MAX_PER_PAGE).contains(number));
+                    paging.per_page = number.ok_or_else(|| bad("a whole number from 1 to 100"))?;
+                }
+                "include_totals" => {
+                    paging.include_totals = value.parse().map_err(|_| bad("true or false"))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(paging)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Paging {
+    type Rejection = ManagementError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ManagementError> {
+        let Query(parameters): Query<Vec<(String, String)>> = Query::try_from_uri(&parts.uri)
+            .map_err(|_| ManagementError::invalid_query("the query is not one of names and values"))?;
+        Self::parse(&parameters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Paging, String> {
+        let uri = format!("/?{text}").parse().unwrap();
+        let Query(parameters): Query<Vec<(String, String)>> = Query::try_from_uri(&uri).unwrap();
+        Paging::parse(&parameters).map_err(|error| format!("{error:?}"))
+    }
+
+    #[test]
+    fn a_page_is_what_the_query_says_and_the_rest_of_it_does_not_matter() {
+        let paging = parse("fields=id&page=3&per_page=100&include_totals=true&page_size=x").unwrap();
+        assert_eq!((paging.start(), paging.per_page, paging.include_totals), (300, 100, true));
+        assert_eq!(parse("").unwrap(), Paging { page: 0, per_page: 50, include_totals: false });
+        assert_eq!(parse("page=4294967295&per_page=100").unwrap().start(), 429_496_729_500);
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_and_its_parameter_named() {
+        for (text, name) in [
+            ("page=-1", "page"),
+            ("page=x", "page"),
+            ("page=", "page"),
+            ("per_page=0", "per_page"),
+            ("per_page=101", "per_page"),
+            ("per_page=1.5", "per_page"),
+            ("include_totals=1", "include_totals"),
+            ("include_totals=yes", "include_totals"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(
+                error.contains(&format!("\"{name}: expected")) && error.contains("invalid_query_string"),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Subjects that take turns, and what is made of the numbers.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::load::{self, Expected};
+use crate::support::output_of;
+
+/// Connections of the load generator.
+pub const CONNECTIONS: usize = 64;
+
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+pub struct Times {
+    rounds: usize,
+    round: Duration,
+}
+
+impl Times {
+    /// From `BENCH_ROUNDS` and `BENCH_SECONDS`.
+    pub fn from_environment() -> Self {
+        let number = |name: &str, default: f64| {
+            std::env::var(name).map_or(default, |text| match text.parse() {
+                Ok(number) if number > 0.0 => number,
+                _ => panic!("{name}: expected a number above 0"),
+            })
+        };
+        let rounds = number("BENCH_ROUNDS", 5.0) as usize;
+        Self { rounds: rounds.max(1), round: Duration::from_secs_f64(number("BENCH_SECONDS", 3.0)) }
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rounds of {:?}", self.rounds, self.round)
+    }
+}
+
+/// Makes the bytes of a request, from the number of the round and its own.
+pub type Request = Rc<dyn Fn(usize, usize) -> Vec<u8>>;
+
+/// The same request each time.
+pub fn always(request: Vec<u8>) -> Request {
+    Rc::new(move |_, _| request.clone())
+}
+
+/// Something that answers requests.
+pub struct Subject {
+    /// What is measured.
+    pub scenario: &'static str,
+    /// Who is measured.
+    pub name: &'static str,
+    /// Its workers.
+    pub workers: usize,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The processes whose CPU time counts.
+    pub processes: Vec<u32>,
+    /// What it is sent.
+    pub request: Request,
+    /// What it has to answer.
+    pub expected: Expected,
+    /// The name of an earlier subject whose rate it is held to.
+    pub pace: Option<&'static str>,
+    /// What was measured.
+    pub rounds: Vec<Round>,
+}
+
+/// One subject's turn.
+pub struct Round {
+    /// Of the load generator.
+    pub run: load::Run,
+    cpu_us_per_request: f64,
+}
+
+/// Measures all subjects in each round, after one round that only warms them up.
+pub fn take_turns(subjects: &mut [Subject], times: Times) {
+    for round in 0..=times.rounds {
+        let mut rates = HashMap::new();
+        for subject in &mut *subjects {
+            let make = Rc::clone(&subject.request);
+            let pace = subject.pace.map(|name| rates[name]);
+            let time = if round == 0 { WARM_UP } else { times.round };
+            let before = cpu_micros(&subject.processes);
+            let run = load::run(subject.address, CONNECTIONS, time, pace, subject.expected, move |number| {
+                make(round, number)
+            });
+            rates.insert(subject.name, run.rate());
+            let cpu_us_per_request = (cpu_micros(&subject.processes) - before) / run.requests() as f64;
+            if round > 0 {
+                subject.rounds.push(Round { run, cpu_us_per_request });
+            }
+            subject.processes.iter().copied().for_each(empty_log);
+        }
+    }
+}
+
+/// A minute of access log has a gigabyte. It was written, which is what counts. The process appends, so that it goes on
+/// at the beginning.
+fn empty_log(process: u32) {
+    fs::File::options().write(true).open(format!("/proc/{process}/fd/1")).unwrap().set_len(0).unwrap();
+}
+
+/// CPU time that processes have used, in microseconds: fields 14 and 15 of proc_pid_stat(5).
+pub fn cpu_micros(processes: &[u32]) -> f64 {
+    let ticks_per_second: f64 = output_of(Command::new("getconf").arg("CLK_TCK")).parse().unwrap();
+    let ticks = processes.iter().map(|process| {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        // The command's name may have blanks in it; it ends with the last parenthesis.
+        let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()
+    });
+    ticks.sum::<f64>() * 1_000_000.0 / ticks_per_second
+}
+
+/// The memory of a process that is in use, in MiB: `VmRSS` of proc_pid_status(5).
+pub fn rss_mib(process: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// Prints rows of one scenario.
+pub fn print_table(rows: &[Value]) {
+    println!(
+        "{:<22} {:>7} {:>12} {:>12} {:>12} {:>10} {:>10}",
+        "subject", "workers", "CPU µs, min", "median", "requests/s", "p50 µs", "p99 µs"
+    );
+    for row in rows {
+        let number = |name: &str, digits: usize| format!("{:.digits$}", row[name].as_f64().unwrap());
+        println!(
+            "{:<22} {:>7} {:>12} {:>12} {:>12} {:>10} {:>10}",
+            row["subject"].as_str().unwrap(),
+            number("workers", 0),
+            number("cpu_us_per_request_min", 1),
+            number("cpu_us_per_request_median", 1),
+            number("requests_per_second", 0),
+            number("p50_us", 0),
+            number("p99_us", 0),
+        );
+    }
+}
+
+/// A subject's row of `summary.json`.
+pub fn row(subject: &Subject) -> Value {
+    let cpu = sorted(subject.rounds.iter().map(|round| round.cpu_us_per_request));
+    let rates = sorted(subject.rounds.iter().map(|round| round.run.rate()));
+    let micros = sorted(subject.rounds.iter().flat_map(|round| &round.run.micros).map(|micros| f64::from(*micros)));
+    json!({
+        "scenario": subject.scenario,
+        "subject": subject.name,
+        "workers": subject.workers,
+        "connections": CONNECTIONS,
+        "cpu_us_per_request_min": round_to_tenth(cpu[0]),
+        "cpu_us_per_request_median": round_to_tenth(cpu[cpu.len() / 2]),
+        "requests_per_second": round_to_tenth(rates[rates.len() / 2]),
+        "p50_us": micros[micros.len() / 2],
+        "p99_us": micros[micros.len() * 99 / 100],
+    })
+}
+
+/// In ascending order.
+pub fn sorted(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut numbers: Vec<_> = numbers.collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers
+}
+
+/// With one digit behind the point.
+pub fn round_to_tenth(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}

@@ -1,0 +1,82 @@
+//! Something in the store's place: it tells tenants as a store does, writes no client to any disk, and refuses what
+//! reaches it from others than the filter.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+use dcr_edge::edge_api::{PROTOCOL_HEADER, PROTOCOL_VERSION};
+use serde_json::{Value, json};
+
+/// A page ends behind this many bytes, as one of the store does.
+const PAGE_BYTES: usize = 256 * 1024;
+
+/// Starts one that tells `tenants`, each as the JSON of a `tenant::Snapshot`. Its threads end with the benchmark.
+pub fn start(tenants: impl IntoIterator<Item = Value>) -> SocketAddr {
+    let change = |(number, tenant)| json!({"slot": number, "version": number, "tenant": tenant}).to_string();
+    let changes: Arc<[String]> = (1_u32..).zip(tenants).map(change).collect();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let changes = Arc::clone(&changes);
+            // An error means that the other side has gone.
+            std::thread::spawn(move || serve(stream, &changes).unwrap_or_default());
+        }
+    });
+    address
+}
+
+/// The tenant of `localhost`, with registration enabled and these members of `dcr_edge`.
+pub fn tenant(dcr_edge: Value) -> Value {
+    json!({
+        "name": "default",
+        "domains": ["localhost"],
+        "settings": {"flags": {"enable_dynamic_client_registration": true}, "dcr_edge": dcr_edge},
+    })
+}
+
+fn serve(stream: TcpStream, changes: &[String]) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            if reader.read_until(b'\n', &mut head)? == 0 {
+                return Ok(());
+            }
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+        reader.read_exact(&mut body)?;
+        let target = head.split(' ').nth(1).unwrap();
+        let (status, body) = match target.strip_prefix("/edge/v1/changes?after=") {
+            Some(rest) => (200, page(changes, rest.split('&').next().unwrap().parse().unwrap())),
+            None if !target.starts_with("/edge/") => (403, "{}".to_owned()),
+            None => {
+                let client_id = target.rsplit('/').next();
+                (201, json!({"client_id": client_id, "client_id_issued_at": 1}).to_string())
+            }
+        };
+        let length = body.len();
+        let marker = format!("{PROTOCOL_HEADER}: {PROTOCOL_VERSION}");
+        let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n{marker}\r\n\r\n{body}");
+        reader.get_mut().write_all(answer.as_bytes())?;
+    }
+}
+
+/// The changes after the one with this number.
+fn page(changes: &[String], after: usize) -> String {
+    let mut bytes = 0;
+    let rest = &changes[after..];
+    let is_in = |change: &&String| {
+        let has_room = bytes < PAGE_BYTES;
+        bytes += change.len();
+        has_room
+    };
+    let page: Vec<_> = rest.iter().take_while(is_in).map(String::as_str).collect();
+    let (full, head, more) = (after == 0, after + page.len(), page.len() < rest.len());
+    let tenants = page.join(",");
+    format!(r#"{{"instance": "ab", "full": {full}, "head": {head}, "more": {more}, "tenants": [{tenants}]}}"#)
+}

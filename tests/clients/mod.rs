@@ -1,0 +1,30 @@
+//! Public clients of the product's interfaces, as their users run them.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::gateway::{Gateway, Options};
+use crate::support::{output_of, root};
+
+/// Where the SDK's package is: `$DCR_TEST_AUTH0`, which `make test` sets. `None` where there is no Node.js.
+fn auth0() -> Option<PathBuf> {
+    let home = std::env::var_os("DCR_TEST_AUTH0").filter(|home| !home.is_empty());
+    if home.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: Node.js is missing");
+        eprintln!("skipped: DCR_TEST_AUTH0 is not set");
+    }
+    home.map(PathBuf::from)
+}
+
+#[test]
+fn the_auth0_sdk_drives_network_acls_unchanged() {
+    let Some(home) = auth0() else { return };
+    let gateway = Gateway::start(Options::default());
+    let mut node = Command::new("node");
+    node.arg(root().join("tests/clients/network_acls.mjs"))
+        .arg(home)
+        .arg(format!("localhost:{}", gateway.https_address().port()))
+        .arg(gateway.management_token())
+        .env("NODE_EXTRA_CA_CERTS", gateway.ca());
+    output_of(&mut node);
+}
