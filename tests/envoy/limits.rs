@@ -19,9 +19,6 @@ fn flood(addresses: &[SocketAddr], connections: usize, span: Duration) -> Admitt
         let thread = |address: SocketAddr| {
             scope.spawn(move || {
                 let mut admitted = Vec::new();
-                let mut connection = http1::Connection::open(address);
-                let request =
-                    http1::request("POST", "/oidc/register", &[("content-type", b"application/json")], CLIENT);
                 while Instant::now() < until {
                     let before = Instant::now();
                     // Envoy closes the connection after a refusal that came before the body.
