@@ -289,11 +289,11 @@ fn a_change_of_the_rules_is_in_force_everywhere_within_two_seconds_and_without_a
         assert_eq!(rules.caller.call("PUT", &path, &headers, Some(&rule.to_string())).status, 200);
         let since = Instant::now();
         eventually("the rule is in force in all workers", || {
-            let statuses = connections.iter_mut().map(|connection| {
+            let mut statuses = connections.iter_mut().map(|connection| {
                 connection.send(&http1::request("GET", "/", &[], b""));
                 connection.receive().status
             });
-            statuses.fold(true, |all, status| all && status == expected).then_some(())
+            statuses.all(|status| status == expected).then_some(())
         });
         assert!(since.elapsed() < Duration::from_secs(2), "{rule} {:?}", since.elapsed());
     }
