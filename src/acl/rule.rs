@@ -26,7 +26,7 @@ const MAX_DESCRIPTION: usize = 255;
 const MAX_TEXT: usize = 512;
 
 /// Highest priority number.
-const MAX_PRIORITY: u32 = 2_147_483_647;
+pub const MAX_PRIORITY: u32 = 2_147_483_647;
 
 /// One rule with what its owner says about it: the body of a request of the Management API, and an entry of the
 /// filter's own configuration.

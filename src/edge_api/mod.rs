@@ -31,6 +31,15 @@ pub const REQUEST_ID_HEADER: &str = "x-request-id";
 /// sends.
 pub const CLIENT_ADDRESS_HEADER: &str = "x-dcr-client-address";
 
+/// Request header with the country of the client's address, which the proxy's geolocation filter sets.
+pub const COUNTRY_HEADER: &str = "x-dcr-geo-country";
+
+/// Request header with the subdivision of the client's address, without the country; from the same filter.
+pub const REGION_HEADER: &str = "x-dcr-geo-region";
+
+/// Request header with the number of the autonomous system of the client's address; from the same filter.
+pub const ASN_HEADER: &str = "x-dcr-geo-asn";
+
 /// Path at which what access rules did is reported.
 pub const ACL_COUNTS_PATH: &str = "/edge/v1/acl-counts";
 

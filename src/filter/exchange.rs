@@ -189,9 +189,7 @@ impl Exchange {
                 Ok(reply) => self.answer(environment, &reply),
                 Err(refusal) => {
                     if let (Refusal::RateLimited { next_token_in, .. }, Some(limit)) = (&refusal, &mut self.limit) {
-                        let wait = next_token_in.div_ceil(1_000_000_000);
-                        *limit =
-                            Limit { remaining: 0, reset: environment.unix_seconds().saturating_add(wait), ..*limit };
+                        *limit = Limit { remaining: 0, reset: reset(environment, *next_token_in), ..*limit };
                     }
                     self.refuse(environment, &refusal);
                 }
@@ -387,7 +385,7 @@ impl Exchange {
     ) -> Result<(), Refusal> {
         let Outcome::Judged { verdict, contended } = outcome else { return Err(Refusal::LimiterUnavailable) };
         let Verdict { admitted, remaining, next_token_in, .. } = verdict;
-        let reset = environment.unix_seconds().saturating_add(next_token_in.div_ceil(1_000_000_000));
+        let reset = reset(environment, next_token_in);
         // Of two limits the one that is nearer is the one to know.
         if !admitted || self.limit.as_ref().is_none_or(|limit| remaining < limit.remaining) {
             self.limit = Some(Limit { burst: limit.burst.get(), remaining, reset });
@@ -498,6 +496,11 @@ impl Exchange {
         self.state = State::Answered { status: reply.status };
         environment.reply(reply);
     }
+}
+
+/// The UNIX second at which a token arrives that is so many nanoseconds away.
+fn reset<E: Environment>(environment: &E, next_token_in: u64) -> u64 {
+    environment.unix_seconds().saturating_add(next_token_in.div_ceil(1_000_000_000))
 }
 
 /// Whether a host is one of the tenant's, or that of the request if it has no tenant.

@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::environment::Environment;
 use crate::acl::{Facts, Signal, SignalSet};
+use crate::edge_api::{ASN_HEADER, COUNTRY_HEADER, REGION_HEADER};
 use crate::tenant;
 
 /// Path of the filter state with the peer's address.
@@ -20,13 +21,6 @@ const CONNECTING_ADDRESS: [&str; 2] = ["filter_state", "dcr_edge.connecting_addr
 const JA3: [&str; 2] = ["filter_state", "dcr_edge.ja3"];
 /// Path of the filter state with the JA4 fingerprint.
 const JA4: [&str; 2] = ["filter_state", "dcr_edge.ja4"];
-
-/// Request header with the country.
-const COUNTRY: &str = "x-dcr-geo-country";
-/// Request header with the subdivision, without the country.
-const SUBDIVISION: &str = "x-dcr-geo-region";
-/// Request header with the autonomous system's number.
-const ASN: &str = "x-dcr-geo-asn";
 
 /// The values of the signals that were asked for, as far as the request has them.
 #[derive(Debug, Default)]
@@ -54,11 +48,11 @@ impl Observed {
                 Signal::ConnectingAddress => {
                     observed.connecting_address = state(&CONNECTING_ADDRESS).and_then(|text| address(&text));
                 }
-                Signal::Asn => observed.asn = header(ASN).and_then(|text| text.parse().ok()),
-                Signal::Country => observed.country = header(COUNTRY),
+                Signal::Asn => observed.asn = header(ASN_HEADER).and_then(|text| text.parse().ok()),
+                Signal::Country => observed.country = header(COUNTRY_HEADER),
                 Signal::Subdivision => {
-                    observed.subdivision = header(SUBDIVISION);
-                    observed.country = observed.country.take().or_else(|| header(COUNTRY));
+                    observed.subdivision = header(REGION_HEADER);
+                    observed.country = observed.country.take().or_else(|| header(COUNTRY_HEADER));
                 }
                 Signal::Ja3 => observed.ja3 = state(&JA3),
                 Signal::Ja4 => observed.ja4 = state(&JA4),
@@ -127,7 +121,7 @@ mod tests {
         ] {
             fake.properties.lock().unwrap().insert(path.to_owned(), value.as_bytes().to_vec());
         }
-        let headers = [(COUNTRY, "CH"), (SUBDIVISION, "ZH"), (ASN, "64500"), ("user-agent", "curl")];
+        let headers = [(COUNTRY_HEADER, "CH"), (REGION_HEADER, "ZH"), (ASN_HEADER, "64500"), ("user-agent", "curl")];
         *fake.headers.lock().unwrap() =
             headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
         fake

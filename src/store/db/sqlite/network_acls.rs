@@ -4,12 +4,10 @@ use serde_json::value::RawValue;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
 use super::{column, count, next_change, to_json, unreadable};
+use crate::acl::rule::MAX_PRIORITY;
 use crate::acl::{Effect, NetworkAcl, Rule, Size};
 use crate::store::db::{AclPage, Error, StoredAcl};
 use crate::tenant::Domain;
-
-/// The highest priority that a rule without one is given.
-const MAX_PRIORITY: i64 = 2_147_483_647;
 
 #[derive(sqlx::FromRow)]
 struct AclRow {
@@ -127,11 +125,7 @@ pub(super) async fn create(
     .bind(to_json(&acl.rule)?)
     .fetch_one(&mut *connection)
     .await?;
-    if !has_changed(connection, tenant, version).await? {
-        return Ok(None);
-    }
-    check(connection, tenant).await?;
-    row.stored().map(Some)
+    written(connection, tenant, version, row).await
 }
 
 /// Replaces a rule; `None`, and a transaction that must not be kept, if it is another one by now.
@@ -166,6 +160,16 @@ pub(super) async fn replace(
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
+    written(connection, tenant, version, row).await
+}
+
+/// What became of a rule that was written; `None`, and a transaction that must not be kept, if the tenant is gone.
+async fn written(
+    connection: &mut SqliteConnection,
+    tenant: u32,
+    version: i64,
+    row: AclRow,
+) -> Result<Option<StoredAcl>, Error> {
     if !has_changed(connection, tenant, version).await? {
         return Ok(None);
     }

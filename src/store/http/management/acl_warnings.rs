@@ -9,17 +9,12 @@ use axum::response::Response;
 
 use super::warning::warn;
 use crate::acl::{Facts, Index, RequestKind, Rule, Signal, SignalSet, Verdict, locks_out_management};
-use crate::edge_api::CLIENT_ADDRESS_HEADER;
+use crate::edge_api::{ASN_HEADER, CLIENT_ADDRESS_HEADER, COUNTRY_HEADER, REGION_HEADER};
 use crate::store::http::App;
 use crate::tenant::authority_host;
 
 const LOCKED_OUT: &str = "The active access rules refuse every request to the Management API that comes through a \
                           gateway. The store's own port stays open.";
-
-/// Headers in which the gateway says where the client's address is.
-const COUNTRY_HEADER: &str = "x-dcr-geo-country";
-const REGION_HEADER: &str = "x-dcr-geo-region";
-const ASN_HEADER: &str = "x-dcr-geo-asn";
 
 /// Adds the warnings that `rule`, which was just written, and all rules of the tenant together call for.
 pub(super) async fn add(response: &mut Response, app: &App, tenant: u32, rule: &Rule, request: &Parts) {
