@@ -38,19 +38,13 @@ fn with_last_route(configuration: &str, more: &str) -> String {
     format!("{before}              - match: {{prefix: /}}\n                {answer}\n{more}{after}")
 }
 
-/// [`answered_by_envoy`] without what is in the shipped configuration for the filter only: the filter, the network filter
-/// that tells it of the connection, the headers that are dropped lest a client tell it something, its two members of the
-/// access log, and the label of its metrics. The listener with TLS, which nobody here uses, keeps its inspector.
+/// [`answered_by_envoy`] without the filter, its member of the access log and the label of its metrics. What else the
+/// shipped configuration does stays: the paths' one spelling, the headers that no client may send, what it notes of each
+/// connection.
 pub fn bare(configuration: &str) -> String {
     let mut bare = answered_by_envoy(configuration);
     for (from, to) in [
         ("          - name: dcr_edge\n", ROUTER),
-        (
-            "      - name: envoy.filters.network.set_filter_state\n",
-            "      - name: envoy.filters.network.http_connection",
-        ),
-        ("          early_header_mutation_extensions:\n", "          request_headers_timeout:"),
-        ("                  country: ", "                  ja4: "),
         ("                  reason: ", "                  details: "),
         ("stats_config:\n", "overload_manager:\n"),
     ] {
