@@ -73,7 +73,7 @@ check() {
         fail 'one of GEOIP_CITY_DATABASE and GEOIP_ASN_DATABASE is set without the other: set both or none'
     for name in GEOIP_CITY_DATABASE GEOIP_ASN_DATABASE; do
         # Envoy would end with a stack trace.
-        [[ -z ${!name:-} || -r ${!name} ]] || fail "$name=${!name} is not a readable file"
+        [[ -z ${!name:-} || (-f ${!name} && -r ${!name}) ]] || fail "$name=${!name} is not a readable file"
     done
     [[ $CONCURRENCY =~ ^[1-9][0-9]*$ ]] || fail "CONCURRENCY=$CONCURRENCY is not a number of workers"
     [[ ! -e $RUN_DIR || -d $RUN_DIR ]] || fail "RUN_DIR=$run_dir is not a directory"

@@ -72,7 +72,7 @@ fn location(country: &str, region: &str, asn: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn no_header_of_ours_comes_from_a_client() {
+fn no_header_of_ours_comes_from_a_client_and_none_that_speaks_of_another_request() {
     let forged: Headers<'_> = &[
         ("x-dcr-geo-country", b"XX"),
         ("X-DCR-GEO-REGION", b"XX"),
@@ -81,13 +81,32 @@ fn no_header_of_ours_comes_from_a_client() {
         ("x-dcr-tenant", b"other"),
         ("X-DCR-Anything", b""),
         ("x-dcr-", b"x"),
+        ("x_dcr_geo_country", b"XX"),
     ];
+    let of_another_request: Headers<'_> = &[
+        ("Forwarded", b"for=192.0.2.1;host=other.test"),
+        ("X-Forwarded-Host", b"other.test"),
+        ("X-Forwarded-Port", b"1"),
+        ("X-Forwarded-Prefix", b"/other"),
+        ("X-Original-Host", b"other.test"),
+        ("X-Original-URL", b"/other"),
+        ("X-Rewrite-URL", b"/other"),
+        ("X-HTTP-Method", b"DELETE"),
+        ("X-HTTP-Method-Override", b"DELETE"),
+        ("X-Method-Override", b"DELETE"),
+    ];
+    let sent = [forged, of_another_request].concat();
     for envoy in envoy::matrix() {
         let gateway = gateway(envoy);
         for (client, expected) in [(UNKNOWN, vec![]), ("198.51.100.7", location("CH", "ZH", "64500"))] {
             for path in ["/", "/authorize?x", "/oidc/registers", WITHOUT_FILTER] {
-                for (way, response) in get_each_way(&gateway, client, path, forged) {
+                for (way, response) in get_each_way(&gateway, client, path, &sent) {
                     assert_eq!(ours(&response), expected, "{client} {path} {way}");
+                    let echoed = response.json()["headers"].to_string();
+                    for (name, _) in of_another_request.iter().chain([&("x_dcr_geo_country", &b""[..])]) {
+                        let name = format!("\"{}\"", name.to_ascii_lowercase());
+                        assert!(!echoed.contains(&name), "{path} {way}: {name} in {echoed}");
+                    }
                 }
             }
         }

@@ -43,6 +43,24 @@ fn the_shipped_configuration_has_no_token_in_it() {
 }
 
 #[test]
+fn without_databases_no_configuration_goes_out_that_still_names_their_signals() {
+    let dir = tempfile::tempdir().unwrap();
+    let template = dir.path().join("envoy.yaml");
+    for (sources, renders) in [
+        (r#""signal_sources": ["ja4", "country", "subdivision", "asn"]"#, true),
+        (r#""signal_sources": ["ja4"]"#, true),
+        (r#""signal_sources": ["country", "ja4"]"#, false),
+    ] {
+        std::fs::write(&template, sources).unwrap();
+        let output = script("render.sh").arg(&template).output().unwrap();
+        assert_eq!(output.status.success(), renders, "{sources}");
+        let (printed, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(!printed.contains("country"), "{printed}");
+        assert!(renders || said.contains("signal_sources has to name"), "{said}");
+    }
+}
+
+#[test]
 fn a_mark_without_a_variable_stops_rendering() {
     let dir = tempfile::tempdir().unwrap();
     let template = dir.path().join("template.yaml");
