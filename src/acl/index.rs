@@ -264,7 +264,11 @@ impl List {
             Self::Hosts(hosts) => hosts.has(host?.as_bytes()),
             Self::UserAgents { whole, patterns } => {
                 let agent = facts.user_agent.filter(|agent| agent.len() <= MAX_USER_AGENT)?;
-                whole.has(agent) || patterns.iter().any(|pattern| pattern.matches(agent))
+                whole.has(agent)
+                    || (!patterns.is_empty() && {
+                        let agent = String::from_utf8_lossy(agent);
+                        patterns.iter().any(|pattern| pattern.matches(&agent))
+                    })
             }
         })
     }
@@ -273,27 +277,28 @@ impl List {
 /// A text in which `*` stands for any characters, also for none.
 #[derive(Debug)]
 struct Pattern {
-    start: Box<[u8]>,
-    middle: Box<[Box<[u8]>]>,
-    end: Box<[u8]>,
+    start: Box<str>,
+    middle: Box<[Box<str>]>,
+    end: Box<str>,
 }
 
 impl Pattern {
     fn new(text: &str) -> Self {
-        let mut pieces: Vec<Box<[u8]>> = text.split('*').map(|piece| piece.as_bytes().into()).collect();
+        let mut pieces: Vec<Box<str>> = text.split('*').map(Box::from).collect();
         let end = pieces.pop().unwrap_or_default();
         let mut pieces = pieces.into_iter();
         let start = pieces.next().unwrap_or_default();
         Self { start, middle: pieces.filter(|piece| !piece.is_empty()).collect(), end }
     }
 
-    /// Each piece is taken where it comes first, which leaves most room for the next ones.
-    fn matches(&self, text: &[u8]) -> bool {
+    /// Each piece is taken where it comes first, which leaves most room for the next ones. The time grows with the lengths
+    /// of text and pattern, never with their product, whatever a client sends.
+    fn matches(&self, text: &str) -> bool {
         let inner = text.strip_prefix(&*self.start).and_then(|rest| rest.strip_suffix(&*self.end));
         let Some(mut rest) = inner else { return false };
         for piece in &self.middle {
-            let Some(at) = rest.windows(piece.len()).position(|window| window == &**piece) else { return false };
-            rest = rest.get(at.saturating_add(piece.len())..).unwrap_or_default();
+            let Some((_, after)) = rest.split_once(&**piece) else { return false };
+            rest = after;
         }
         true
     }

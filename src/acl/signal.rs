@@ -152,6 +152,12 @@ impl SignalSet {
         self.0 == 0
     }
 
+    /// Their names, with commas between them.
+    pub fn names(self) -> String {
+        let names: Vec<_> = self.iter().map(Signal::as_str).collect();
+        names.join(",")
+    }
+
     /// The signals.
     pub fn iter(self) -> impl Iterator<Item = Signal> {
         Signal::ALL.into_iter().filter(move |signal| self.has(*signal))

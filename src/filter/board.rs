@@ -270,11 +270,35 @@ pub enum Lookup {
     Unreadable,
 }
 
+/// One worker's copy of a tenant.
+#[derive(Clone, Debug)]
+enum Known {
+    Readable(Rc<InForce>),
+    /// It cannot be read, which is not tried again for each request.
+    Unreadable(Stamp),
+}
+
+impl Known {
+    fn stamp(&self) -> Stamp {
+        match self {
+            Self::Readable(tenant) => tenant.stamp,
+            Self::Unreadable(stamp) => *stamp,
+        }
+    }
+
+    fn look_up(self) -> Lookup {
+        match self {
+            Self::Readable(tenant) => Lookup::Tenant(tenant),
+            Self::Unreadable(_) => Lookup::Unreadable,
+        }
+    }
+}
+
 /// One worker's copy of what it looked up. Bounded by the tenants and hosts of the store.
 #[derive(Debug, Default)]
 pub struct Copies {
     loaded: Cell<bool>,
-    tenants: RefCell<HashMap<u32, Rc<InForce>>>,
+    tenants: RefCell<HashMap<u32, Known>>,
     seed: Cell<Option<Seed>>,
     /// What the rules of replaced copies did.
     left: RefCell<Vec<AclCount>>,
@@ -326,8 +350,8 @@ impl Copies {
                 self.replace(slot, None);
                 return Lookup::Unknown;
             }
-            if let Some(copy) = self.tenants.borrow().get(&slot).filter(|copy| copy.stamp == pointer.stamp) {
-                return Lookup::Tenant(Rc::clone(copy));
+            if let Some(copy) = self.tenants.borrow().get(&slot).filter(|copy| copy.stamp() == pointer.stamp) {
+                return copy.clone().look_up();
             }
             let data = environment.shared(&keys.side(slot, pointer.side));
             let Some((stamp, json)) = data.as_ref().and_then(|shared| Stamp::decode(&shared.value)) else {
@@ -337,21 +361,22 @@ impl Copies {
                 continue;
             }
             // The publisher has logged why, once.
-            let Ok(snapshot) = serde_json::from_slice(json) else { return Lookup::Unreadable };
-            let found = Rc::new(InForce::new(snapshot, keys, slot, stamp));
-            self.replace(slot, Some(Rc::clone(&found)));
-            return Lookup::Tenant(found);
+            let copy = serde_json::from_slice(json).map_or(Known::Unreadable(stamp), |snapshot| {
+                Known::Readable(Rc::new(InForce::new(snapshot, keys, slot, stamp)))
+            });
+            self.replace(slot, Some(copy.clone()));
+            return copy.look_up();
         }
         Lookup::Unreadable
     }
 
-    fn replace(&self, slot: u32, copy: Option<Rc<InForce>>) {
+    fn replace(&self, slot: u32, copy: Option<Known>) {
         let mut tenants = self.tenants.borrow_mut();
         let before = match copy {
             Some(copy) => tenants.insert(slot, copy),
             None => tenants.remove(&slot),
         };
-        if let Some(before) = before {
+        if let Some(Known::Readable(before)) = before {
             before.tally.take(slot, &mut self.left.borrow_mut());
         }
     }
@@ -368,7 +393,9 @@ impl Copies {
     pub fn take_counts(&self) -> Vec<AclCount> {
         let mut counts = self.left.take();
         for (slot, copy) in self.tenants.borrow().iter() {
-            copy.tally.take(*slot, &mut counts);
+            if let Known::Readable(tenant) = copy {
+                tenant.tally.take(*slot, &mut counts);
+            }
         }
         counts
     }
@@ -416,6 +443,21 @@ mod tests {
 
     const fn at(epoch: u32, version: u64) -> Stamp {
         Stamp { epoch, version }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_read_again_for_each_request() {
+        let (fake, keys, copies) = (Fake::default(), Keys::new("c", "a"), Copies::default());
+        let (tenant, good) = tenant("t", "a.test");
+        let state = State { domains: &tenant.domains, limits_sources: false, json: b"{}" };
+        publish(&fake, &keys, 1, at(1, 1), Some(&state));
+        set_loaded(&fake, &keys);
+        assert!(matches!(copies.look_up(&fake, &keys, "a.test"), Lookup::Unreadable));
+        // Were it read again, it would be found good now.
+        fake.set_shared(&keys.side(1, false), &[&at(1, 1).encode(), good.as_slice()].concat(), None).unwrap();
+        assert!(matches!(copies.look_up(&fake, &keys, "a.test"), Lookup::Unreadable));
+        assert!(put(&fake, &keys, 1, at(1, 2), "t", "a.test"));
+        assert!(matches!(copies.look_up(&fake, &keys, "a.test"), Lookup::Tenant(_)));
     }
 
     #[test]

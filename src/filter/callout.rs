@@ -147,11 +147,26 @@ pub fn understand(answer: CallAnswer, most: usize) -> Result<Answer, Failure> {
     }
 }
 
-/// Whether the store took what it was told, without anything to read in its answer.
-pub fn is_accepted(answer: &CallAnswer) -> bool {
-    answer.as_ref().is_some_and(|response| {
-        response.header(PROTOCOL_HEADER) == Some(PROTOCOL_VERSION.as_bytes()) && response.status() == 204
-    })
+/// What became of something that the store was told, without anything to read in its answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Receipt {
+    /// It took it.
+    Accepted,
+    /// It will never take it, for the reason that this status says.
+    Refused(u16),
+    /// It could not, or did not answer: it may take it later.
+    Failed,
+}
+
+/// What became of something that the store was told.
+pub fn receipt(answer: &CallAnswer) -> Receipt {
+    let Some(response) = answer else { return Receipt::Failed };
+    match (response.header(PROTOCOL_HEADER) == Some(PROTOCOL_VERSION.as_bytes()), response.status()) {
+        (true, 204) => Receipt::Accepted,
+        // A token or the load can be mended, and then it is taken.
+        (true, status @ 400..500) if !matches!(status, 401 | 403 | 408 | 429) => Receipt::Refused(status),
+        _ => Receipt::Failed,
+    }
 }
 
 /// Reads a success's body.

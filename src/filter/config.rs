@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::acl::rule::active_rules;
-use crate::acl::{NetworkAcl, Rule, Signal, SignalSet};
+use crate::acl::{Rule, Signal, SignalSet};
 use crate::registration::DEFAULT_MAX_BODY_BYTES;
 
 /// The filter's configuration. Unknown members are errors.
@@ -14,9 +15,10 @@ use crate::registration::DEFAULT_MAX_BODY_BYTES;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where the store is.
+    #[serde(deserialize_with = "store")]
     pub store: Store,
     /// What becomes of requests for a host of no tenant.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unknown_hosts")]
     pub unknown_hosts: UnknownHosts,
     /// Longest registration request, in bytes.
     #[serde(default = "default_max_body_bytes", deserialize_with = "max_body_bytes")]
@@ -35,10 +37,10 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Store {
     /// The Envoy cluster of the store.
-    #[serde(deserialize_with = "non_empty")]
+    #[serde(deserialize_with = "cluster")]
     pub cluster: String,
     /// The `:authority` of calls to it.
-    #[serde(default = "default_authority", deserialize_with = "non_empty")]
+    #[serde(default = "default_authority", deserialize_with = "authority")]
     pub authority: String,
     /// How long a call may take, in milliseconds.
     #[serde(default = "default_timeout", deserialize_with = "timeout_ms", rename = "timeout_ms")]
@@ -60,39 +62,66 @@ pub enum UnknownHosts {
 }
 
 impl Config {
-    /// Reads the configuration. The error is one line: the path in the JSON, what was wrong, what is expected.
+    /// Reads the configuration. The error is one line: which member, what was wrong or is expected, and where it stands.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
-        let mut reader = serde_json::Deserializer::from_slice(json);
-        let config: Self = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            let path = error.path().to_string();
-            let path = if path == "." { "(top level)" } else { &path };
-            format!("{path}: {}", error.inner())
-        })?;
-        reader.end().map_err(|error| format!("(top level): {error}"))?;
+        let config: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        config.check_sources()?;
         Ok(config)
     }
+
+    /// Whoever writes rules here writes the sources too: a rule that would never do anything is a mistake.
+    fn check_sources(&self) -> Result<(), String> {
+        let sources = self.signal_sources.union(SignalSet::BUILT_IN);
+        if sources.has(Signal::Subdivision) && !sources.has(Signal::Country) {
+            return Err("signal_sources: a subdivision is one of a country: name country too".to_owned());
+        }
+        let named = self.network_acls.iter().map(Rule::named_signals).fold(SignalSet::default(), SignalSet::union);
+        let missing = named.without(sources);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing = missing.names();
+        Err(format!("network_acls: rules name signals that signal_sources does not: {missing}"))
+    }
+}
+
+/// What was read of a member, or an error that names it.
+fn member<T, E: Error>(name: &str, read: Result<T, E>) -> Result<T, E> {
+    read.map_err(|error| E::custom(format_args!("{name}: {error}")))
+}
+
+fn store<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Store, D::Error> {
+    member("store", Store::deserialize(deserializer))
+}
+
+fn unknown_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UnknownHosts, D::Error> {
+    member("unknown_hosts", UnknownHosts::deserialize(deserializer))
 }
 
 /// Every proxy knows the others, so naming them would say nothing.
-fn signal_sources<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SignalSet, D::Error> {
-    let named: SignalSet = Vec::<Signal>::deserialize(deserializer)?.into_iter().collect();
-    match named.intersection(SignalSet::BUILT_IN).iter().next() {
-        None => Ok(named),
-        Some(signal) => {
-            Err(serde::de::Error::custom(format_args!("{} is always there, leave it out", signal.as_str())))
+fn signal_sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SignalSet, D::Error> {
+    let named = Vec::<Signal>::deserialize(deserializer).and_then(|named| {
+        let named: SignalSet = named.into_iter().collect();
+        let needless = named.intersection(SignalSet::BUILT_IN);
+        if needless.is_empty() {
+            Ok(named)
+        } else {
+            Err(D::Error::custom(format_args!("{} is always there, leave it out", needless.names())))
         }
-    }
+    });
+    member("signal_sources", named)
 }
 
 /// Each rule is read like those of the store, without a path: that keeps a second reader of rules out of the filter.
-fn network_acls<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
+fn network_acls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
     let read = |(place, json): (usize, Box<RawValue>)| {
         serde_json::from_slice(json.get().as_bytes())
-            .map_err(|error| serde::de::Error::custom(format_args!("[{place}]: {error} of this rule")))
+            .map_err(|error| D::Error::custom(format_args!("[{place}]: {error} of this rule")))
     };
-    let acls: Result<Vec<NetworkAcl>, D::Error> =
-        Vec::<Box<RawValue>>::deserialize(deserializer)?.into_iter().enumerate().map(read).collect();
-    active_rules(acls?).map_err(serde::de::Error::custom)
+    let rules = Vec::<Box<RawValue>>::deserialize(deserializer)
+        .and_then(|acls| acls.into_iter().enumerate().map(read).collect())
+        .and_then(|acls| active_rules(acls).map_err(D::Error::custom));
+    member("network_acls", rules)
 }
 
 fn default_max_body_bytes() -> usize {
@@ -112,32 +141,39 @@ fn default_poll_interval() -> Duration {
 }
 
 /// A whole number within bounds. Envoy reads a time-out of 0 as none, and buffers no more than its own limit.
-fn bounded<'de, D: serde::Deserializer<'de>>(deserializer: D, least: u64, most: u64) -> Result<u64, D::Error> {
-    let expected = || serde::de::Error::custom(format_args!("expected a whole number from {least} to {most}"));
-    let number = u64::deserialize(deserializer).map_err(|_| expected())?;
-    if (least..=most).contains(&number) { Ok(number) } else { Err(expected()) }
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D, name: &str, least: u32, most: u32) -> Result<u32, D::Error> {
+    let number = u32::deserialize(deserializer).ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| D::Error::custom(format_args!("{name}: expected a whole number from {least} to {most}")))
 }
 
-fn max_body_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    bounded(deserializer, 1_024, 1_048_576).map(|bytes| usize::try_from(bytes).unwrap_or(DEFAULT_MAX_BODY_BYTES))
+fn max_body_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    bounded(deserializer, "max_body_bytes", 1_024, 1_048_576)
+        .map(|bytes| usize::try_from(bytes).unwrap_or(DEFAULT_MAX_BODY_BYTES))
 }
 
-fn timeout_ms<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    bounded(deserializer, 1, 60_000).map(Duration::from_millis)
+fn timeout_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, "timeout_ms", 1, 60_000).map(|millis| Duration::from_millis(millis.into()))
 }
 
-fn poll_interval_ms<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    bounded(deserializer, 20, 60_000).map(Duration::from_millis)
+fn poll_interval_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, "poll_interval_ms", 20, 60_000).map(|millis| Duration::from_millis(millis.into()))
+}
+
+fn cluster<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    non_empty(deserializer, "cluster")
+}
+
+fn authority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    non_empty(deserializer, "authority")
 }
 
 /// Text that can stand in a header.
-fn non_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if !text.is_empty() && text.len() <= 255 && text.bytes().all(|b| b.is_ascii_graphic()) {
-        Ok(text)
-    } else {
-        Err(serde::de::Error::custom("expected 1 to 255 printable ASCII characters without blanks"))
-    }
+fn non_empty<'de, D: Deserializer<'de>>(deserializer: D, name: &str) -> Result<String, D::Error> {
+    let is_fit = |text: &String| (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    let text = String::deserialize(deserializer).ok().filter(is_fit);
+    text.ok_or_else(|| {
+        D::Error::custom(format_args!("{name}: expected 1 to 255 printable ASCII characters without blanks"))
+    })
 }
 
 #[cfg(test)]
@@ -153,21 +189,30 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_one_line_that_names_the_path_and_what_is_expected() {
+    fn an_error_is_one_line_that_names_the_member_and_what_is_expected() {
         for (json, start) in [
-            ("", "(top level): "),
-            ("[]", "(top level): "),
-            ("{}", "(top level): missing field `store`"),
+            ("", "EOF while parsing a value at line 1 column 0"),
+            ("[]", "invalid "),
+            ("{}", "missing field `store` at line 1 column 2"),
             (r#"{"store": {}}"#, "store: missing field `cluster`"),
-            (r#"{"store": {"cluster": ""}}"#, "store.cluster: expected 1 to 255"),
-            (r#"{"store": {"cluster": "a"}, "x": 1}"#, "x: unknown field `x`, expected one of"),
-            (r#"{"store": {"cluster": "a", "timeout_ms": 0}}"#, "store.timeout_ms: expected a whole number from 1 to"),
-            (r#"{"store": {"cluster": "a", "poll_interval_ms": "1s"}}"#, "store.poll_interval_ms: expected a whole"),
+            (r#"{"store": {"cluster": ""}}"#, "store: cluster: expected 1 to 255"),
+            (r#"{"store": {"cluster": "a"}, "x": 1}"#, "unknown field `x`, expected one of"),
+            (r#"{"store": {"cluster": "a", "timeout_ms": 0}}"#, "store: timeout_ms: expected a whole number from 1 to"),
+            (r#"{"store": {"cluster": "a", "poll_interval_ms": "1s"}}"#, "store: poll_interval_ms: expected a whole"),
             (r#"{"store": {"cluster": "a"}, "unknown_hosts": "allow"}"#, "unknown_hosts: unknown variant `allow`"),
             (r#"{"store": {"cluster": "a"}, "max_body_bytes": 10}"#, "max_body_bytes: expected a whole number from"),
-            (r#"{"store": {"cluster": "a"}} x"#, "(top level): trailing characters"),
-            (r#"{"store": {"cluster": "a"}, "signal_sources": ["ja5"]}"#, "signal_sources[0]: unknown variant `ja5`"),
+            (r#"{"store": {"cluster": "a"}} x"#, "trailing characters"),
+            (r#"{"store": {"cluster": "a"}, "signal_sources": ["ja5"]}"#, "signal_sources: unknown variant `ja5`"),
             (r#"{"store": {"cluster": "a"}, "signal_sources": ["host"]}"#, "signal_sources: host is always there"),
+            (
+                r#"{"store": {"cluster": "a"}, "signal_sources": ["subdivision"]}"#,
+                "signal_sources: a subdivision is one of a country",
+            ),
+            (
+                r#"{"store": {"cluster": "a"}, "network_acls": [{"description": "d", "active": true, "rule":
+                    {"action": {"block": true}, "match": {"ja4_fingerprints": ["t13d1516h2_8daaf6152771_02713d6af862"], "asns": [1]}, "scope": "tenant"}}]}"#,
+                "network_acls: rules name signals that signal_sources does not: asn,ja4",
+            ),
             (
                 r#"{"store": {"cluster": "a"}, "network_acls": [{"description": "d", "active": true, "rule": {"action": {}}}]}"#,
                 "network_acls: [0]: expected an action: block, allow, redirect or log, with the value true at line 1 column 59 of",

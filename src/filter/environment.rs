@@ -93,8 +93,8 @@ pub trait Environment {
     fn set_shared(&self, key: &str, value: &[u8], cas: Option<u32>) -> Result<(), CasMismatch>;
     /// A clock that never steps, the same for all workers, in nanoseconds.
     fn monotonic_nanos(&self) -> u64;
-    /// The wall clock, in UNIX seconds.
-    fn unix_seconds(&self) -> u64;
+    /// The wall clock, in nanoseconds since the UNIX epoch.
+    fn unix_nanos(&self) -> u64;
     /// Fills `buffer` from the system's random source.
     fn fill_random(&self, buffer: &mut [u8]) -> Result<(), NoRandomness>;
     /// Sends a request to a cluster. The answer comes to whoever sent it.
@@ -119,8 +119,8 @@ pub trait Environment {
     fn request_body(&self, size: usize) -> Vec<u8>;
     /// Answers the request at hand, which goes no further; tells the access log and the metrics why.
     fn reply(&self, reply: &Reply);
-    /// Counts a reason that is not that of an answer.
-    fn count(&self, reason: Reason);
+    /// Counts a reason that is not that of an answer, so many times.
+    fn count(&self, reason: Reason, times: u32);
     /// Writes a line to the proxy's log.
     fn log(&self, level: Level, line: &str);
 }

@@ -18,13 +18,14 @@ use super::environment::{CallAnswer, Environment, Level, Reply};
 use super::limiter::{self, Outcome};
 use super::reason::Reason;
 use super::refusal::{self, Limiter, Refusal};
-use super::request::Head;
+use super::request::{self, Head};
 use super::signals::{self, Observed};
 use super::worker::Worker;
 use crate::acl::{self, RequestKind, SignalSet};
 use crate::edge_api::{
     self, CLIENT_ADDRESS_HEADER, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, TENANT_HEADER,
 };
+use crate::media_type;
 use crate::rate_limit::Verdict;
 use crate::registration::{self, ClientMetadata, ClientSecret};
 use crate::request_path::{self, Disguised, Endpoint};
@@ -65,6 +66,8 @@ struct Limit {
 /// A registration on its way to the store.
 #[derive(Debug)]
 struct Registering {
+    /// The burst of the tenant's limit.
+    burst: u32,
     secret: Option<ClientSecret>,
     metadata: ClientMetadata,
 }
@@ -107,7 +110,7 @@ enum Admission {
 pub struct Exchange {
     worker: Rc<Worker>,
     state: State,
-    /// The `decision_id` of the answer.
+    /// The `decision_id` of the answer: the request's id, which is in the access log and the store's log too.
     decision_id: String,
     /// Headers that every answer carries, from the step on that knows them.
     shared: Vec<(&'static str, String)>,
@@ -156,8 +159,10 @@ impl Exchange {
 
     /// Keeps what answers need to know of the head.
     fn recognise<E: Environment>(&mut self, arrival: &Arrival<E>) {
-        self.is_grpc = arrival.head().is_grpc();
-        self.decision_id = decision_id(arrival.environment, arrival.head());
+        let environment = arrival.environment;
+        self.is_grpc = environment.request_header("content-type").is_some_and(|value| request::is_grpc(&value));
+        let id = environment.request_header("x-request-id").and_then(request::harmless_id);
+        self.decision_id = id.unwrap_or_else(|| random_id(environment));
     }
 
     /// Looks at the body as far as it has come: `total` bytes.
@@ -188,8 +193,9 @@ impl Exchange {
             State::Calling(registering) => match self.registered(&registering, answer) {
                 Ok(reply) => self.answer(environment, &reply),
                 Err(refusal) => {
-                    if let (Refusal::RateLimited { next_token_in, .. }, Some(limit)) = (&refusal, &mut self.limit) {
-                        *limit = Limit { remaining: 0, reset: reset(environment, *next_token_in), ..*limit };
+                    if let Refusal::RateLimited { next_token_in, .. } = &refusal {
+                        let (burst, reset) = (registering.burst, reset(environment, *next_token_in));
+                        self.limit = Some(Limit { burst, remaining: 0, reset });
                     }
                     self.refuse(environment, &refusal);
                 }
@@ -219,6 +225,12 @@ impl Exchange {
         let server_name = signals::server_name(environment);
         // No tenant has the empty host; whether settings are loaded is asked all the same.
         let Some(tenant) = self.tenant_of(environment, &host)? else {
+            let name = server_name.as_deref().filter(|name| *name != host);
+            if let Some(name) = name
+                && self.tenant_of(environment, name)?.is_some()
+            {
+                return Err(Refusal::Misdirected);
+            }
             return match (self.worker.config.unknown_hosts, endpoint) {
                 (UnknownHosts::Pass, Ok(endpoint @ Endpoint::Other)) => {
                     self.check_access(arrival, None, endpoint, &host, server_name.as_deref())?;
@@ -312,11 +324,13 @@ impl Exchange {
                 monitored = monitored.saturating_add((matched && tenant.acl.monitors(rule)).into());
             });
         }
-        (0..monitored).for_each(|_| environment.count(Reason::AclMonitored));
+        if monitored > 0 {
+            environment.count(Reason::AclMonitored, monitored);
+        }
         match verdict {
             acl::Verdict::NoMatch => Ok(facts.address),
             acl::Verdict::Allow => {
-                environment.count(Reason::AclAllowed);
+                environment.count(Reason::AclAllowed, 1);
                 Ok(facts.address)
             }
             // Sent to where it came from, a client would come again and again.
@@ -324,7 +338,10 @@ impl Exchange {
                 Err(Refusal::Redirected { uri: uri.to_owned() })
             }
             acl::Verdict::Block | acl::Verdict::Redirect { .. } => {
-                Err(Refusal::Blocked { html: arrival.head().prefers_html() })
+                // A registration is answered in JSON, whoever asks.
+                let accept =
+                    (kind != RequestKind::Registration).then(|| environment.request_header("accept")).flatten();
+                Err(Refusal::Blocked { html: media_type::prefers_html(accept.as_deref().into_iter()) })
             }
         }
     }
@@ -438,7 +455,7 @@ impl Exchange {
             (REQUEST_ID_HEADER, &self.decision_id),
         ];
         match environment.call(&store.cluster, &headers, &body, store.timeout) {
-            Ok(_) => Ok(Registering { secret, metadata }),
+            Ok(_) => Ok(Registering { burst: tenant.settings.dcr_edge.rate_limit.burst.get(), secret, metadata }),
             Err(error) => Err(Refusal::Callout(error.into())),
         }
     }
@@ -500,7 +517,7 @@ impl Exchange {
 
 /// The UNIX second at which a token arrives that is so many nanoseconds away.
 fn reset<E: Environment>(environment: &E, next_token_in: u64) -> u64 {
-    environment.unix_seconds().saturating_add(next_token_in.div_ceil(1_000_000_000))
+    environment.unix_nanos().saturating_add(next_token_in).div_ceil(1_000_000_000)
 }
 
 /// Whether a host is one of the tenant's, or that of the request if it has no tenant.
@@ -508,11 +525,8 @@ fn is_host_of(tenant: Option<&InForce>, host: &str, other: &str) -> bool {
     tenant.map_or(other == host, |tenant| tenant.tenant.domains.iter().any(|domain| domain.as_str() == other))
 }
 
-/// The request's id if it has one, else a random one: it is in the answer, the access log and the store's log.
-fn decision_id<E: Environment>(environment: &E, head: &Head) -> String {
-    if let Some(id) = head.request_id() {
-        return id.to_owned();
-    }
+/// An id for a request that has none.
+fn random_id<E: Environment>(environment: &E) -> String {
     let mut bytes = [0; 16];
     // Without randomness the id only loses its use for finding a log line.
     let _ = environment.fill_random(&mut bytes);
@@ -886,6 +900,8 @@ mod tests {
         assert_eq!((reply.status, header(&reply, "content-type")), (403, Some("text/html; charset=utf-8")));
         assert!(page.contains("id-1") && !page.contains("http") && !page.contains("src="), "{page}");
         assert_eq!((header(&reply, "vary"), header(&reply, "cache-control")), (Some("accept"), Some("no-store")));
+        bench.bare("POST", "/oidc/register", &[("accept", "text/html"), ("content-type", "application/json")]);
+        assert_eq!(header(&bench.last().2, "content-type"), Some("application/json"));
         bench.bare("GET", "/authorize", &[("accept", "*/*")]);
         assert_eq!(header(&bench.last().2, "content-type"), Some("application/json"));
     }
@@ -961,6 +977,18 @@ mod tests {
     }
 
     #[test]
+    fn a_tenants_server_name_with_a_host_of_nobody_is_misdirected_even_where_such_hosts_pass() {
+        let bench = with_rules(&[], json!({"unknown_hosts": "pass"}));
+        for (server_name, flow) in [("a.test", Flow::Pause), ("of-nobody.test", Flow::Continue), ("", Flow::Continue)] {
+            bench.property("connection.requested_server_name", server_name);
+            bench.headers("GET", "/", &[]);
+            bench.fake.set_request_header(":authority", Some("other-nobody.test"));
+            assert_eq!(Exchange::new(Rc::clone(&bench.worker)).on_headers(&bench.fake, true), flow, "{server_name}");
+        }
+        assert_eq!((bench.last().0, bench.last().2.reason), (421, Reason::Misdirected));
+    }
+
+    #[test]
     fn the_management_api_is_told_the_tenant_and_the_clients_address_and_no_clients_word_for_them() {
         let bench = with_rules(&[], json!({}));
         bench.comes_from("198.51.100.7:1");
@@ -1006,6 +1034,17 @@ mod tests {
         let headers = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after"];
         let values = headers.map(|name| header(&reply, name).map(str::to_owned).unwrap());
         assert_eq!(values, ["5", "0", "1800000001", "1"].map(str::to_owned));
+    }
+
+    #[test]
+    fn the_fleets_refusal_tells_the_tenants_burst_also_where_the_sources_is_nearer() {
+        let bench = Bench::enabled(json!({"dcr_edge": {"per_source": {"burst": 2, "per_second": 1}}}));
+        bench.comes_from("198.51.100.7:1");
+        let mut exchange = bench.register(CLIENT, &[]);
+        let body = json!({"error": "too_many_requests", "error_description": "d", "next_token_in_ms": 150});
+        exchange.on_answer(&bench.fake, store_says("429", body));
+        let reply = bench.last().2;
+        assert_eq!((reply.reason, header(&reply, "x-ratelimit-limit")), (Reason::FleetLimited, Some("5")));
     }
 
     #[test]

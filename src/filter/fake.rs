@@ -68,8 +68,8 @@ impl Environment for Fake {
         self.now.load(Ordering::Relaxed)
     }
 
-    fn unix_seconds(&self) -> u64 {
-        1_800_000_000
+    fn unix_nanos(&self) -> u64 {
+        1_800_000_000_000_000_000
     }
 
     fn fill_random(&self, buffer: &mut [u8]) -> Result<(), NoRandomness> {
@@ -121,8 +121,8 @@ impl Environment for Fake {
         self.replies.lock().unwrap().push(reply.clone());
     }
 
-    fn count(&self, reason: Reason) {
-        self.counted.lock().unwrap().push(reason);
+    fn count(&self, reason: Reason, times: u32) {
+        self.counted.lock().unwrap().extend((0..times).map(|_| reason));
     }
 
     fn log(&self, _: Level, line: &str) {

@@ -17,7 +17,7 @@ use super::environment::{CallAnswer, Environment, Level};
 use super::limiter::Seed;
 use super::reason::Reason;
 use super::worker::Worker;
-use crate::acl::{Signal, SignalSet};
+use crate::acl::SignalSet;
 use crate::edge_api::{CHANGES_PATH, Changes, TenantChange};
 use crate::tenant::{ActiveRule, Domain, Snapshot};
 
@@ -145,8 +145,7 @@ impl Feed {
         }
         let cursor = self.cursor(environment).0;
         // An instance is hexadecimal digits, and a signal a word: nothing to escape.
-        let signals: Vec<_> = self.worker.config.signal_sources.iter().map(Signal::as_str).collect();
-        let (Cursor { after, instance, .. }, signals) = (&cursor, signals.join(","));
+        let (Cursor { after, instance, .. }, signals) = (&cursor, self.worker.config.signal_sources.names());
         let path = format!("{CHANGES_PATH}?after={after}&instance={instance}&signals={signals}");
         let headers = [
             (":method", "GET"),
@@ -199,7 +198,7 @@ impl Feed {
             }
             cursor.slots = cursor.slots.max(change.slot.saturating_add(1));
             if self.change(environment, &cursor, change) == Published::Lost {
-                // Two publish at once. The cursor stays, so that all of it is told again.
+                self.tell_everything_again(environment);
                 return Ok(false);
             }
         }
@@ -214,6 +213,20 @@ impl Feed {
         let value = serde_json::to_vec(&cursor).map_err(|_| Failure::StoreError)?;
         // Somebody else's cursor means that our claim is gone: what we put in force is theirs to go on from.
         Ok(environment.set_shared(&self.cursor_key, &value, cas).is_ok() && page.more)
+    }
+
+    /// Two have published at once, one of them late: it may have written over what the other has put in force. Only what
+    /// is told again, everything, is surely whole.
+    fn tell_everything_again<E: Environment>(&self, environment: &E) {
+        // The other one moves the cursor at most once for each of its pages.
+        for _ in 0..8 {
+            let (cursor, cas) = self.cursor(environment);
+            let forgotten = Cursor { instance: String::new(), ..cursor };
+            let Ok(value) = serde_json::to_vec(&forgotten) else { return };
+            if environment.set_shared(&self.cursor_key, &value, cas).is_ok() {
+                return;
+            }
+        }
     }
 
     fn change<E: Environment>(&self, environment: &E, cursor: &Cursor, change: &TenantChange) -> Published {
@@ -242,7 +255,7 @@ impl Feed {
     }
 
     fn unreadable<E: Environment>(&self, environment: &E, change: &TenantChange, so: &str, error: &str) {
-        environment.count(Reason::SettingsUnreadable);
+        environment.count(Reason::SettingsUnreadable, 1);
         let (slot, version) = (change.slot, change.version);
         let line = format!("tenant in slot {slot}: change {version} cannot be read, and {so}: {error}");
         environment.log(Level::Error, &line);
@@ -251,19 +264,28 @@ impl Feed {
     /// A rule that blocks by a signal which never comes blocks nobody: the operator has to see that.
     fn note_missing_sources<E: Environment>(&self, environment: &E, snapshot: &Snapshot) {
         let sources = self.worker.config.signal_sources.union(SignalSet::BUILT_IN);
+        let (mut rules, mut first, mut missing) = (0_u32, "", SignalSet::default());
         for ActiveRule { id, rule } in &snapshot.network_acls {
-            let missing: Vec<_> = rule.named_signals().without(sources).iter().map(Signal::as_str).collect();
-            if !missing.is_empty() {
-                environment.count(Reason::AclWithoutSource);
-                let (tenant, missing) = (&snapshot.name, missing.join(", "));
-                let line = format!("tenant {tenant}: rule {id} names signals without a source here: {missing}");
-                environment.log(Level::Warn, &line);
+            let unknown = rule.named_signals().without(sources);
+            if !unknown.is_empty() {
+                first = if rules == 0 { id } else { first };
+                rules = rules.saturating_add(1);
+                missing = missing.union(unknown);
             }
+        }
+        if rules > 0 {
+            environment.count(Reason::AclWithoutSource, rules);
+            let (tenant, missing) = (&snapshot.name, missing.names());
+            let line = format!(
+                "tenant {tenant}: {rules} rules, {first} first, name signals without a source here: {missing}; \
+                 signal_sources says which there are"
+            );
+            environment.log(Level::Warn, &line);
         }
     }
 
     fn note<E: Environment>(&self, environment: &E, failure: Option<Failure>) {
-        environment.count(failure.map_or(Reason::SettingsPolled, Failure::reason));
+        environment.count(failure.map_or(Reason::SettingsPolled, Failure::reason), 1);
         if self.last.replace(failure) == failure {
             return;
         }
@@ -468,7 +490,10 @@ mod tests {
         feed.answered(&fake, page("ab", true, 1, false, json!([{"slot": 1, "version": 1, "tenant": tenant}])));
         let counted = fake.counted.lock().unwrap();
         assert_eq!(counted.iter().filter(|reason| **reason == Reason::AclWithoutSource).count(), 1);
-        assert!(fake.lines.lock().unwrap()[0].ends_with("rule acl_2 names signals without a source here: country"));
+        assert!(
+            fake.lines.lock().unwrap()[0]
+                .contains("1 rules, acl_2 first, name signals without a source here: country;")
+        );
     }
 
     #[test]
@@ -496,6 +521,30 @@ mod tests {
         quick.answered(&fake, page("ab", true, 2, false, json!([tenant(1, 2, "new.test")])));
         slow.answered(&fake, page("ab", true, 1, false, json!([tenant(1, 1, "old.test")])));
         assert!(finds(&fake, &slow, "new.test") && !finds(&fake, &slow, "old.test"));
+    }
+
+    #[test]
+    fn two_that_publish_at_once_leave_no_tenant_unreadable() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        feed.tick(&fake);
+        let all = json!([tenant(1, 1, "a.test")]);
+        feed.answered(&fake, page("ab", true, 1, false, all.clone()));
+        // Another worker writes in between: what this one puts in force is lost.
+        fake.lose_every_cas(true);
+        let (cursor, _) = feed.cursor(&fake);
+        assert_eq!(
+            feed.change(&fake, &cursor, &serde_json::from_value(tenant(1, 2, "b.test")).unwrap()),
+            Published::Lost
+        );
+        fake.lose_every_cas(false);
+        feed.tell_everything_again(&fake);
+        fake.now.fetch_add(500_000_000, Ordering::Relaxed);
+        asked(&fake);
+        feed.tick(&fake);
+        assert_eq!(asked(&fake), ["/edge/v1/changes?after=1&instance=&signals="]);
+        feed.answered(&fake, page("ab", true, 2, false, json!([tenant(1, 2, "b.test")])));
+        assert!(finds(&fake, &feed, "b.test") && !finds(&fake, &feed, "a.test"));
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Context for Root {
     fn on_http_call_response(&mut self, id: u32, num_headers: usize, body_size: usize, _: usize) {
         if let Some(Configured { feed, reporter, .. }) = &self.configured {
             let answer = call_answer(num_headers, body_size, callout::MAX_CHANGES_ANSWER);
-            if let Some(answer) = reporter.answered(CallId(id), answer) {
+            if let Some(answer) = reporter.answered(&Proxy, CallId(id), answer) {
                 feed.answered(&Proxy, answer);
             }
         }
@@ -199,13 +199,14 @@ impl Environment for Proxy {
     }
 
     fn monotonic_nanos(&self) -> u64 {
+        // Where there is no clock it is always 0, at which no bucket fills.
         // SAFETY: the call writes one integer to its own stack frame and reads no memory of ours.
         unsafe { wasip1::clock_time_get(wasip1::CLOCKID_MONOTONIC, 1) }.unwrap_or(0)
     }
 
-    fn unix_seconds(&self) -> u64 {
-        let now = hostcalls::get_current_time().ok();
-        now.and_then(|now| now.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs())
+    fn unix_nanos(&self) -> u64 {
+        let now = hostcalls::get_current_time().ok().and_then(|now| now.duration_since(UNIX_EPOCH).ok());
+        now.and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0)
     }
 
     fn fill_random(&self, buffer: &mut [u8]) -> Result<(), NoRandomness> {
@@ -255,16 +256,16 @@ impl Environment for Proxy {
 
     fn reply(&self, reply: &Reply) {
         let _ = hostcalls::set_property(vec![REASON_PROPERTY], Some(reply.reason.as_str().as_bytes()));
-        self.count(reply.reason);
+        self.count(reply.reason, 1);
         let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let body = (!reply.body.is_empty()).then_some(reply.body.as_slice());
         let _ = hostcalls::send_http_response(u32::from(reply.status), headers, body);
     }
 
-    fn count(&self, reason: Reason) {
+    fn count(&self, reason: Reason, times: u32) {
         let id = COUNTERS.with_borrow(|counters| counters.get(reason as usize).copied());
         if let Some(id) = id {
-            let _ = hostcalls::increment_metric(id, 1);
+            let _ = hostcalls::increment_metric(id, i64::from(times));
         }
     }
 

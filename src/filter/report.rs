@@ -6,8 +6,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::callout;
-use super::environment::{CallAnswer, CallId, Environment};
+use super::callout::{self, Receipt};
+use super::environment::{CallAnswer, CallId, Environment, Level};
 use super::worker::Worker;
 use crate::edge_api::{ACL_COUNTS_PATH, AclCount, AclCounts, MAX_ACL_COUNTS};
 
@@ -85,6 +85,7 @@ impl Reporter {
         }
         let store = &self.worker.config.store;
         let interval = store.poll_interval.saturating_mul(INTERVALS);
+        // Also while the store is away: then the next one is no more urgent than this one.
         self.due.set(now.saturating_add(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX)));
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() {
@@ -94,9 +95,6 @@ impl Reporter {
         let counts = waiting.split_off(rest);
         if counts.is_empty() {
             return;
-        }
-        if rest > 0 {
-            self.due.set(now);
         }
         let report = AclCounts { counts };
         let body = serde_json::to_vec(&report).unwrap_or_default();
@@ -114,12 +112,20 @@ impl Reporter {
     }
 
     /// Takes the answer to a report; gives it back if it is to another call.
-    pub fn answered(&self, call: CallId, answer: CallAnswer) -> Option<CallAnswer> {
+    pub fn answered<E: Environment>(&self, environment: &E, call: CallId, answer: CallAnswer) -> Option<CallAnswer> {
         let mut under_way = self.under_way.borrow_mut();
         match under_way.take() {
             Some((sent, counts)) if sent == call => {
-                if !callout::is_accepted(&answer) {
-                    self.waiting.borrow_mut().extend(counts);
+                match callout::receipt(&answer) {
+                    // What else waits need not wait longer.
+                    Receipt::Accepted if !self.waiting.borrow().is_empty() => self.due.set(0),
+                    Receipt::Accepted => {}
+                    // It would be refused each time, and nothing behind it would ever arrive.
+                    Receipt::Refused(status) => {
+                        let line = format!("the store refused the counts of access rules with {status}: they are lost");
+                        environment.log(Level::Warn, &line);
+                    }
+                    Receipt::Failed => self.waiting.borrow_mut().extend(counts),
                 }
                 None
             }
@@ -194,7 +200,7 @@ mod tests {
         assert_eq!(sent(&fake).len(), 0);
         next(&fake, &reporter);
         assert_eq!(sent(&fake), [json!([{"slot": 3, "acl_id": "acl_0", "evaluated": 2, "matched": 1}])]);
-        assert_eq!(reporter.answered(CallId(1), answer("204")), None);
+        assert_eq!(reporter.answered(&fake, CallId(1), answer("204")), None);
         next(&fake, &reporter);
         assert_eq!(sent(&fake).len(), 1);
     }
@@ -208,7 +214,7 @@ mod tests {
         for failed in [answer("503"), None] {
             next(&fake, &reporter);
             let call = CallId(sent(&fake).len() as u32);
-            assert_eq!(reporter.answered(call, failed), None);
+            assert_eq!(reporter.answered(&fake, call, failed), None);
         }
         next(&fake, &reporter);
         let all = sent(&fake);
@@ -217,13 +223,43 @@ mod tests {
     }
 
     #[test]
+    fn while_the_store_is_away_a_long_report_is_not_tried_more_often_than_a_short_one() {
+        let (fake, worker, reporter) = bench(1_000);
+        (0..1_000).for_each(|place| count(&fake, &worker, place, true));
+        put(&fake, &worker, 2, 1_000);
+        (0..500).for_each(|place| count(&fake, &worker, place, true));
+        for tries in 1..4 {
+            next(&fake, &reporter);
+            reporter.answered(&fake, CallId(tries), None);
+            reporter.tick(&fake);
+            assert_eq!(sent(&fake).len() as u32, tries);
+        }
+    }
+
+    #[test]
+    fn a_report_that_the_store_refuses_for_good_is_said_lost_and_holds_up_no_other() {
+        let (fake, worker, reporter) = bench(2);
+        for (status, kept) in [("400", false), ("404", false), ("401", true), ("429", true)] {
+            count(&fake, &worker, 0, true);
+            next(&fake, &reporter);
+            let lines = fake.lines.lock().unwrap().len();
+            let call = CallId(sent(&fake).len() as u32);
+            reporter.answered(&fake, call, answer(status));
+            assert_eq!(fake.lines.lock().unwrap().len() - lines, usize::from(!kept), "{status}");
+            next(&fake, &reporter);
+            assert_eq!(sent(&fake).len() as u32 - call.0, u32::from(kept), "{status}");
+            reporter.answered(&fake, CallId(sent(&fake).len() as u32), answer("204"));
+        }
+    }
+
+    #[test]
     fn the_answer_to_another_call_is_given_back() {
         let (fake, worker, reporter) = bench(1);
         count(&fake, &worker, 0, true);
         next(&fake, &reporter);
-        assert_eq!(reporter.answered(CallId(7), answer("200")), Some(answer("200")));
-        assert_eq!(reporter.answered(CallId(1), answer("204")), None);
-        assert_eq!(reporter.answered(CallId(1), answer("200")), Some(answer("200")));
+        assert_eq!(reporter.answered(&fake, CallId(7), answer("200")), Some(answer("200")));
+        assert_eq!(reporter.answered(&fake, CallId(1), answer("204")), None);
+        assert_eq!(reporter.answered(&fake, CallId(1), answer("200")), Some(answer("200")));
     }
 
     #[test]
@@ -233,7 +269,7 @@ mod tests {
         put(&fake, &worker, 2, 1_000);
         (0..500).for_each(|place| count(&fake, &worker, place, true));
         next(&fake, &reporter);
-        reporter.answered(CallId(1), answer("204"));
+        reporter.answered(&fake, CallId(1), answer("204"));
         reporter.tick(&fake);
         let lengths: Vec<_> = sent(&fake).iter().map(|report| report.as_array().unwrap().len()).collect();
         assert_eq!(lengths, [1_000, 500]);

@@ -23,21 +23,9 @@ impl Head {
         self.all(":method").next().unwrap_or_default()
     }
 
-    /// Whether HTML is preferred to JSON.
-    pub fn prefers_html(&self) -> bool {
-        media_type::prefers_html(self.all("accept"))
-    }
-
     /// Whether there is exactly one `content-type` and it is JSON; parameters do not matter.
     pub fn is_json(&self) -> bool {
         media_type::is_json(self.all("content-type"))
-    }
-
-    /// Whether the proxy takes the request for gRPC.
-    pub fn is_grpc(&self) -> bool {
-        let is_grpc =
-            |value: &[u8]| value.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"));
-        self.all("content-type").any(is_grpc)
     }
 
     /// Whether the body is as it is, without a `content-encoding`.
@@ -54,13 +42,18 @@ impl Head {
     pub fn origin(&self) -> Option<&str> {
         self.all("origin").next().and_then(|value| std::str::from_utf8(value).ok())
     }
+}
 
-    /// The request's id, if it has a harmless one.
-    pub fn request_id(&self) -> Option<&str> {
-        let id = std::str::from_utf8(self.all("x-request-id").next()?).ok()?;
-        let harmless = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        ((1..=128).contains(&id.len()) && id.bytes().all(harmless)).then_some(id)
-    }
+/// Whether the proxy takes a request with this `content-type` for gRPC.
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    content_type.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+}
+
+/// An `x-request-id` that harms no log.
+pub fn harmless_id(id: Vec<u8>) -> Option<String> {
+    let is_harmless = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let is_one = (1..=128).contains(&id.len()) && id.iter().all(is_harmless);
+    is_one.then(|| String::from_utf8(id).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -81,9 +74,9 @@ mod tests {
 
     #[test]
     fn a_request_id_that_could_harm_a_log_is_none() {
-        assert_eq!(head(&[("x-request-id", b"3f-A_1.b")]).request_id(), Some("3f-A_1.b"));
+        assert_eq!(harmless_id(b"3f-A_1.b".to_vec()).as_deref(), Some("3f-A_1.b"));
         for bad in [&b""[..], b"a b", b"\"", b"\xff", &[b'a'; 129]] {
-            assert_eq!(head(&[("x-request-id", bad)]).request_id(), None);
+            assert_eq!(harmless_id(bad.to_vec()), None);
         }
     }
 }

@@ -20,20 +20,32 @@ fn validate(filter_configuration: Value, token: &str) -> (bool, Vec<String>) {
     (status.success(), lines)
 }
 
+fn block_by_ja4() -> Value {
+    let rule = json!({
+        "action": {"block": true}, "scope": "tenant",
+        "match": {"ja4_fingerprints": ["t13d1516h2_8daaf6152771_02713d6af862"]},
+    });
+    json!({"description": "d", "active": true, "rule": rule})
+}
+
 #[test]
-fn a_wrong_configuration_stops_envoy_with_one_line_that_names_the_path() {
+fn a_wrong_configuration_stops_envoy_with_one_line_that_names_the_member() {
     let store = json!({"cluster": "dcr_store"});
     for (configuration, says) in [
         (json!({}), "missing field `store`"),
         (json!({"store": {}}), "store: missing field `cluster`"),
-        (json!({"store": {"cluster": ""}}), "store.cluster: expected 1 to 255"),
-        (json!({"store": store, "unknown_host": "pass"}), "unknown_host: unknown field"),
-        (json!({"store": {"cluster": "dcr_store", "timeout": 1}}), "store.timeout: unknown field"),
+        (json!({"store": {"cluster": ""}}), "store: cluster: expected 1 to 255"),
+        (json!({"store": store, "unknown_host": "pass"}), "unknown field `unknown_host`"),
+        (json!({"store": {"cluster": "dcr_store", "timeout": 1}}), "store: unknown field `timeout`"),
         (
             json!({"store": {"cluster": "dcr_store", "timeout_ms": 0}}),
-            "store.timeout_ms: expected a whole number from 1",
+            "store: timeout_ms: expected a whole number from 1",
         ),
         (json!({"store": store, "unknown_hosts": "yes"}), "unknown_hosts: unknown variant"),
+        (
+            json!({"store": store, "network_acls": [block_by_ja4()]}),
+            "network_acls: rules name signals that signal_sources",
+        ),
         (json!({"store": store, "max_body_bytes": 1e9}), "max_body_bytes: expected a whole number from 1024"),
     ] {
         let (accepted, lines) = validate(configuration.clone(), "token");
