@@ -89,6 +89,11 @@ impl<E: Environment> Arrival<'_, E> {
         self.environment.request_header(":authority").and_then(|host| tenant::authority_host(&host)).unwrap_or_default()
     }
 
+    /// The method.
+    fn method(&self) -> Vec<u8> {
+        self.environment.request_header(":method").unwrap_or_default()
+    }
+
     /// All headers.
     fn head(&self) -> &Head {
         self.head.get_or_init(|| Head::new(self.environment.request_headers()))
@@ -246,13 +251,15 @@ impl Exchange {
             }
         }
         let endpoint = endpoint.map_err(|Disguised| {
-            self.allow_origin(&tenant.tenant, arrival.head());
+            self.allow_origin(&tenant.tenant, arrival);
             Refusal::DisguisedPath
         })?;
-        let mut is_allowed_origin = false;
+        let (mut is_allowed_origin, mut is_preflight) = (false, false);
         if let Endpoint::Registration | Endpoint::BelowRegistration = endpoint {
-            is_allowed_origin = self.allow_origin(&tenant.tenant, arrival.head());
-            if endpoint == Endpoint::BelowRegistration || !matches!(arrival.head().method(), b"POST" | b"OPTIONS") {
+            is_allowed_origin = self.allow_origin(&tenant.tenant, arrival);
+            let method = arrival.method();
+            is_preflight = method == b"OPTIONS";
+            if endpoint == Endpoint::BelowRegistration || !(is_preflight || method == b"POST") {
                 return Err(Refusal::Method);
             }
         }
@@ -265,7 +272,7 @@ impl Exchange {
                 environment.set_request_header(CLIENT_ADDRESS_HEADER, address.as_deref());
                 Ok(Admission::Pass)
             }
-            Endpoint::Registration if arrival.head().method() == b"OPTIONS" => {
+            Endpoint::Registration if is_preflight => {
                 self.allow_preflight(is_allowed_origin);
                 Ok(Admission::Preflight)
             }
@@ -347,13 +354,15 @@ impl Exchange {
     }
 
     /// The headers without which a browser shows its page nothing of any answer.
-    fn allow_origin(&mut self, tenant: &Tenant, head: &Head) -> bool {
+    fn allow_origin<E: Environment>(&mut self, tenant: &Tenant, arrival: &Arrival<E>) -> bool {
         let origins = &tenant.settings.dcr_edge.cors_origins;
         if origins.is_empty() {
             return false;
         }
         self.shared.push(("vary", "origin".to_owned()));
-        let Some(origin) = origins.iter().find(|origin| head.origin() == Some(origin.as_str())) else { return false };
+        let Some(origin) = origins.iter().find(|origin| Some(origin.as_str()) == arrival.head().origin()) else {
+            return false;
+        };
         let exposed = "retry-after, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset";
         self.shared.push(("access-control-allow-origin", origin.as_str().to_owned()));
         self.shared.push(("access-control-expose-headers", exposed.to_owned()));

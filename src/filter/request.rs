@@ -18,11 +18,6 @@ impl Head {
         self.headers.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_slice())
     }
 
-    /// The method.
-    pub fn method(&self) -> &[u8] {
-        self.all(":method").next().unwrap_or_default()
-    }
-
     /// Whether there is exactly one `content-type` and it is JSON; parameters do not matter.
     pub fn is_json(&self) -> bool {
         media_type::is_json(self.all("content-type"))
