@@ -195,9 +195,10 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
             return Ok(());
         }
         Command::Tenant { command } => {
+            let clock = Clock::of_this_machine()?;
             let creates = matches!(command, TenantCommand::Create { .. });
             let database = database.open(if creates { IfMissing::Create } else { IfMissing::Refuse }).await?;
-            let text = tenant(&*database, command).await;
+            let text = tenant(&*database, command, clock).await;
             database.close().await;
             text?
         }
@@ -222,14 +223,14 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
     Ok(())
 }
 
-async fn tenant(database: &dyn Database, command: TenantCommand) -> Result<String, admin::Error> {
+async fn tenant(database: &dyn Database, command: TenantCommand, clock: Clock) -> Result<String, admin::Error> {
     match command {
         TenantCommand::Create { name, domain, limit } => admin::create(database, name, domain, limit.into()).await,
         TenantCommand::List => admin::list(database).await,
         TenantCommand::Show { name } => admin::show(database, &name).await,
         TenantCommand::Update { name, domain, add_domain, remove_domain, limit } => {
             let domains = DomainChange { replace: domain, add: add_domain, remove: remove_domain };
-            admin::update(database, &name, &domains, limit.into(), Clock::start().now()).await
+            admin::update(database, &name, &domains, limit.into(), clock.now()).await
         }
         TenantCommand::Delete { name } => admin::delete(database, &name).await,
     }

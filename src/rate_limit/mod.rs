@@ -43,6 +43,12 @@ impl Bucket {
         Self { tat: now.saturating_add(self.missing(now, interval).min(capacity)), interval }
     }
 
+    /// The bucket on another clock, which shows `to` where its own showed `from`: as many tokens are missing.
+    #[must_use]
+    pub fn on_another_clock(self, from: u64, to: u64) -> Self {
+        Self { tat: to.saturating_add(self.tat.saturating_sub(from)), ..self }
+    }
+
     /// What is missing to a full bucket of this `interval`: as many tokens as were missing.
     fn missing(self, now: u64, interval: u64) -> u64 {
         let missing = self.tat.saturating_sub(now);
@@ -156,6 +162,16 @@ mod tests {
         assert_eq!(judge(spent.under(now, limit(600, 50)), now, limit(600, 50)).remaining, 299);
         assert_eq!(spent.under(now, limit(600, 1)), spent);
         assert_eq!(judge(Bucket::default().under(now, limit(5, 5)), now, limit(5, 5)).remaining, 4);
+    }
+
+    #[test]
+    fn a_bucket_on_another_clock_lacks_as_many_tokens() {
+        let now = 1_000 * NANOS_PER_SECOND;
+        for to in [0, now, 9_000 * NANOS_PER_SECOND] {
+            let moved = spend(limit(5, 1), now, 3).on_another_clock(now, to);
+            assert_eq!(judge(moved, to, limit(5, 1)).remaining, 1);
+            assert_eq!(judge(moved, to + 2 * NANOS_PER_SECOND, limit(5, 1)).remaining, 3);
+        }
     }
 
     /// A bucket of which so many tokens were spent.

@@ -8,7 +8,7 @@ use crate::registration::{self, ErrorCode, Rejection};
 use crate::tenant::{Name, Settings};
 
 /// A registration as it arrives.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct NewClient {
     /// The tenant it is for.
     pub tenant: Name,
@@ -50,7 +50,7 @@ pub enum Refusal {
     /// All edges together have registered as many clients as the tenant's rate limit lets them.
     #[error("too many clients were registered for this tenant just now; try again later")]
     RateLimited {
-        /// Nanoseconds until the next one may be.
+        /// Nanoseconds until the next one may be; 0 if it may be by now.
         next_token_in: u64,
     },
     /// The id is taken by another client.
@@ -59,6 +59,17 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The same so many nanoseconds later.
+    #[must_use]
+    pub fn after(self, nanos: u64) -> Self {
+        match self {
+            Self::RateLimited { next_token_in } => {
+                Self::RateLimited { next_token_in: next_token_in.saturating_sub(nanos) }
+            }
+            other => other,
+        }
+    }
+
     /// In a word, for metrics and logs.
     pub fn outcome(&self) -> &'static str {
         match self {

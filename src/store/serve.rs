@@ -49,7 +49,7 @@ pub async fn serve(database: Arc<dyn Database>, keys: Keys, address: &str, ready
     let stopping = stop_signal()?;
     let listener = listen(address).await?;
     let metrics = Arc::new(Metrics::default());
-    let clock = Clock::start();
+    let clock = Clock::of_this_machine()?;
     let (writer, writing) = Writer::start(Arc::clone(&database), Arc::clone(&metrics), clock);
     let acl_counts = Arc::new(AclCounts::new(Arc::clone(&metrics)));
     let regularly =

@@ -2,6 +2,9 @@
 //!
 //! One task takes all registrations that wait, has them written together, and answers each. While it waits for the
 //! disk the next ones gather, so batches grow with the load and a lone registration waits for nobody.
+//!
+//! Each is judged by when it came, and a refusal counts from its answer: however long the writer waits, it refuses
+//! nothing that a single edge admitted.
 
 use std::sync::Arc;
 
@@ -10,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::admission::{NewClient, Refusal};
 use super::clock::Clock;
-use super::db::{Database, Registered};
+use super::db::{Arrival, Database, Registered};
 use super::http::metrics::{Metrics, outcome};
 
 /// Registrations that may wait.
@@ -45,7 +48,7 @@ impl NotRegistered {
 }
 
 struct Waiting {
-    client: NewClient,
+    arrival: Arrival,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -54,6 +57,7 @@ struct Waiting {
 pub struct Writer {
     queue: mpsc::Sender<Waiting>,
     metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 impl Writer {
@@ -61,13 +65,14 @@ impl Writer {
     pub fn start(database: Arc<dyn Database>, metrics: Arc<Metrics>, clock: Clock) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let task = tokio::spawn(write(database, Arc::clone(&metrics), clock, waiting));
-        (Self { queue, metrics }, task)
+        (Self { queue, metrics, clock }, task)
     }
 
     /// Registers a client. When this returns `Ok`, the registration is durable.
     pub async fn register(&self, client: NewClient) -> Answer {
         let (answer, answered) = oneshot::channel();
-        if self.queue.try_send(Waiting { client, answer }).is_err() {
+        let arrival = Arrival { client, at: self.clock.now() };
+        if self.queue.try_send(Waiting { arrival, answer }).is_err() {
             self.metrics.registration(NotRegistered::Busy.outcome());
             return Err(NotRegistered::Busy);
         }
@@ -83,19 +88,21 @@ impl Writer {
 async fn write(database: Arc<dyn Database>, metrics: Arc<Metrics>, clock: Clock, mut queue: mpsc::Receiver<Waiting>) {
     let mut waiting = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut waiting, BATCH).await > 0 {
-        let (clients, waiters): (Vec<_>, Vec<_>) =
-            waiting.drain(..).map(|Waiting { client, answer }| (client, answer)).unzip();
-        match database.register(&clients, clock.now()).await {
+        let (batch, waiters): (Vec<_>, Vec<_>) =
+            waiting.drain(..).map(|Waiting { arrival, answer }| (arrival, answer)).unzip();
+        match database.register(&batch).await {
             Ok(answers) => {
-                metrics.flushed(clients.len());
-                for (waiter, answer) in waiters.into_iter().zip(answers) {
+                metrics.flushed(batch.len());
+                let now = clock.now().steady.nanos;
+                for ((waiter, answer), arrival) in waiters.into_iter().zip(answers).zip(&batch) {
                     metrics.registration(outcome(&answer));
+                    let waited = now.saturating_sub(arrival.at.steady.nanos);
                     // Whoever hung up may ask again: the registration is idempotent.
-                    _ = waiter.send(answer.map_err(NotRegistered::Refused));
+                    _ = waiter.send(answer.map_err(|refusal| NotRegistered::Refused(refusal.after(waited))));
                 }
             }
             Err(error) => {
-                tracing::error!(registrations = clients.len(), %error, "a batch was not written");
+                tracing::error!(registrations = batch.len(), %error, "a batch was not written");
                 for waiter in waiters {
                     metrics.registration(NotRegistered::Failed.outcome());
                     _ = waiter.send(Err(NotRegistered::Failed));

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use dcr_edge::acl::NetworkAcl;
 use dcr_edge::registration::ErrorCode;
 use dcr_edge::store::admission::{NewClient, Refusal};
-use dcr_edge::store::clock::Now;
+use dcr_edge::store::clock::{BootId, Now, Steady};
 use dcr_edge::store::db::{
-    Database, Error, IfMissing, Registered, StoredAcl, acl_id, update_network_acl, update_tenant,
+    Arrival, Database, Error, IfMissing, Registered, StoredAcl, acl_id, update_network_acl, update_tenant,
 };
 use dcr_edge::tenant::{Name, Snapshot, Tenant};
 use serde_json::{Value, json};
@@ -58,6 +58,10 @@ rules! {
     a_refusal_by_the_limit_leaves_no_client_and_takes_no_quota
     a_full_quota_takes_no_token
     a_changed_limit_counts_from_the_change_on
+    each_registration_of_a_batch_is_judged_by_when_it_arrived
+    a_store_that_read_the_clock_before_it_waited_gives_no_token_back
+    a_bucket_of_another_boot_keeps_what_it_holds_and_waits_for_the_rest_from_then_on
+    a_limit_that_is_changed_after_another_boot_gives_no_token
     access_rules_stand_in_the_order_of_priority_and_then_of_creation
     an_access_rule_without_a_priority_comes_last
     a_stale_change_of_an_access_rule_is_not_written
@@ -69,7 +73,13 @@ rules! {
 }
 
 fn at(unix_seconds: u64) -> Now {
-    Now { unix_seconds, steady_nanos: unix_seconds * 1_000_000_000 }
+    at_boot(1, unix_seconds)
+}
+
+/// The same seconds after the boot with this number and after the beginning of UNIX.
+fn at_boot(boot: u8, seconds: u64) -> Now {
+    let steady = Steady { boot: BootId([boot; 16]), nanos: seconds * 1_000_000_000 };
+    Now { unix_seconds: seconds, steady }
 }
 
 fn tenant(name: &str, dcr_edge: Value) -> Tenant {
@@ -99,7 +109,12 @@ fn registered(number: usize, issued_at: u64, created: bool) -> Result<Registered
 }
 
 async fn register(database: &dyn Database, batch: &[NewClient], now: u64) -> Vec<Result<Registered, Refusal>> {
-    database.register(batch, at(now)).await.unwrap()
+    register_at(database, batch, at(now)).await
+}
+
+async fn register_at(database: &dyn Database, batch: &[NewClient], at: Now) -> Vec<Result<Registered, Refusal>> {
+    let batch: Vec<_> = batch.iter().map(|client| Arrival { client: client.clone(), at }).collect();
+    database.register(&batch).await.unwrap()
 }
 
 async fn register_one(database: &dyn Database, client: NewClient, now: u64) -> Result<Registered, Refusal> {
@@ -107,12 +122,16 @@ async fn register_one(database: &dyn Database, client: NewClient, now: u64) -> R
 }
 
 async fn set(database: &dyn Database, tenant: &str, dcr_edge: Value) {
+    set_at(database, tenant, dcr_edge, at(NOW)).await;
+}
+
+async fn set_at(database: &dyn Database, tenant: &str, dcr_edge: Value, now: Now) {
     let change = |tenant: Tenant| {
         let mut settings = tenant.settings.clone();
         settings.dcr_edge = serde_json::from_value(dcr_edge.clone()).unwrap();
         Ok::<_, Error>(Tenant { settings, ..tenant })
     };
-    update_tenant(database, &name(tenant), at(NOW), change).await.unwrap().unwrap();
+    update_tenant(database, &name(tenant), now, change).await.unwrap().unwrap();
 }
 
 async fn a_name_and_a_host_belong_to_one_tenant_only(database: Arc<dyn Database>) {
@@ -463,6 +482,59 @@ async fn a_changed_limit_counts_from_the_change_on(database: Arc<dyn Database>) 
     // Not only from the next registration on: an edge that refused one meanwhile knew the new limit then.
     let later: Vec<_> = (500..510).map(|number| new_client("b", number, &confidential())).collect();
     assert_eq!(created(&register(&*database, &later, NOW + 1).await), 2);
+}
+
+async fn each_registration_of_a_batch_is_judged_by_when_it_arrived(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", limited(1, 1))).await.unwrap();
+    let arrivals: Vec<_> = [0, 0, 0, 1, 1, 3, 3, 3]
+        .into_iter()
+        .zip(0..)
+        .map(|(second, number)| Arrival { client: new_client("a", number, &confidential()), at: at(NOW + second) })
+        .collect();
+    let answers = database.register(&arrivals).await.unwrap();
+    let (new, not) = ("created", "rate_limited");
+    assert_eq!(outcomes(&answers), [new, new, not, new, not, new, new, not]);
+    assert_eq!([&answers[3], &answers[6]], [&registered(3, NOW + 1, true), &registered(6, NOW + 3, true)]);
+}
+
+async fn a_store_that_read_the_clock_before_it_waited_gives_no_token_back(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", limited(1, 1))).await.unwrap();
+    let clients: Vec<_> = (0..20).map(|number| new_client("a", number, &confidential())).collect();
+    assert_eq!(outcomes(&register(&*database, &clients[..3], NOW).await), ["created", "created", "rate_limited"]);
+    for (lag, pair) in [1, 5, 3_600].into_iter().zip(clients[4..].chunks(2)) {
+        let refused = register(&*database, pair, NOW - lag).await;
+        assert_eq!(refused, vec![Err(Refusal::RateLimited { next_token_in: (lag + 1) * 1_000_000_000 }); 2]);
+        assert_eq!(outcomes(&register(&*database, pair, NOW).await), ["rate_limited"; 2]);
+    }
+    // Nor does a change of the limit that waited.
+    set_at(&*database, "a", limited(2, 1), at(NOW - 3_600)).await;
+    assert_eq!(outcomes(&register(&*database, &clients[..4], NOW).await)[2..], ["created", "rate_limited"]);
+}
+
+async fn a_bucket_of_another_boot_keeps_what_it_holds_and_waits_for_the_rest_from_then_on(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", limited(2, 1))).await.unwrap();
+    let clients: Vec<_> = (0..20).map(|number| new_client("a", number, &confidential())).collect();
+    let (new, not) = ("created", "rate_limited");
+    let outcomes_at =
+        async |clients: &[NewClient], now| outcomes(&register_at(&*database, clients, now).await).join(" ");
+    assert_eq!(outcomes_at(&clients[..2], at_boot(1, 1_000)).await, [new, new].join(" "));
+    // Whether the new clock shows less or more.
+    assert_eq!(outcomes_at(&clients[2..4], at_boot(2, 5)).await, [new, not].join(" "));
+    assert_eq!(outcomes_at(&clients[3..5], at_boot(3, 9_000)).await, [not, not].join(" "));
+    assert_eq!(outcomes_at(&clients[3..5], at_boot(3, 9_001)).await, [new, not].join(" "));
+    assert_eq!(outcomes_at(&clients[5..9], at_boot(3, 9_009)).await, [new, new, new, not].join(" "));
+}
+
+async fn a_limit_that_is_changed_after_another_boot_gives_no_token(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", limited(2, 1))).await.unwrap();
+    let clients: Vec<_> = (0..20).map(|number| new_client("a", number, &confidential())).collect();
+    register_at(&*database, &clients[..3], at_boot(1, 1_000)).await;
+    // A token more there can be from the second change on.
+    for (boot, now, burst, outcome) in [(2, 5, 2, "rate_limited"), (3, 9_000, 3, "created")] {
+        set_at(&*database, "a", limited(burst, 2), at_boot(boot, now)).await;
+        let answers = register_at(&*database, &clients[3..5], at_boot(boot, now)).await;
+        assert_eq!(outcomes(&answers), [outcome, "rate_limited"], "{boot}");
+    }
 }
 
 fn acl(description: &str, priority: Option<u32>, rule: Value) -> NetworkAcl {

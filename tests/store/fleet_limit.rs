@@ -1,12 +1,14 @@
 //! All edges and stores together register no more clients of a tenant than its limit says.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::sync::mpsc;
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use dcr_edge::store::clock::Clock;
 use serde_json::json;
 
-use crate::support::store::{Folder, client_id, confidential};
+use crate::support::store::{Answer, Folder, Store, client_id, confidential};
 
 fn limited(burst: u32, per_second: u32) -> Folder {
     let folder = Folder::empty();
@@ -87,4 +89,104 @@ fn a_restart_gives_no_fresh_burst() {
     }
     let most = 3 + start.elapsed().as_secs() as usize;
     assert!((3..=most).contains(&created), "{created} of {most}");
+}
+
+#[test]
+fn a_bucket_counts_in_the_time_of_the_machine_and_not_of_a_process() {
+    let folder = limited(1, 1);
+    let steady = || Clock::of_this_machine().unwrap().now().steady;
+    for number in 1..=2 {
+        let store = folder.serve();
+        let before = steady();
+        assert_eq!(store.edge().put_client("default", &client_id(number), &confidential()).status, 201);
+        let after = steady();
+        let (boot, changed_at): (Vec<u8>, i64) = folder.with_tables(async |pool| {
+            sqlx::query_as("SELECT boot, changed_at FROM buckets").fetch_one(pool).await.unwrap()
+        });
+        assert_eq!(boot, before.boot.0);
+        assert!((before.nanos..=after.nanos).contains(&changed_at.try_into().unwrap()), "{before:?} {changed_at}");
+    }
+}
+
+/// Lets `work` run, beginning with its start, while another process holds the database's write lock for `length`.
+fn while_locked<T>(folder: &Folder, length: Duration, work: impl FnOnce(Instant) -> T) -> T {
+    let (locked, is_locked) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            folder.with_tables(async |pool| {
+                let lock = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+                locked.send(Instant::now()).unwrap();
+                tokio::time::sleep(length).await;
+                lock.rollback().await.unwrap();
+            });
+        });
+        work(is_locked.recv().unwrap())
+    })
+}
+
+/// Registers the client with this number at `moment`, on a thread of its own.
+fn put_at<'a>(
+    scope: &'a Scope<'a, '_>,
+    store: &'a Store,
+    number: usize,
+    moment: Instant,
+) -> ScopedJoinHandle<'a, Answer> {
+    scope.spawn(move || {
+        let edge = store.edge();
+        thread::sleep(moment.saturating_duration_since(Instant::now()));
+        edge.put_client("default", &client_id(number), &confidential())
+    })
+}
+
+#[test]
+fn a_registration_that_waited_for_the_writer_is_judged_by_when_it_came() {
+    let folder = limited(5, 5);
+    let store = folder.serve();
+    let answers: Vec<Answer> = while_locked(&folder, Duration::from_millis(650), |start| {
+        thread::scope(|scope| {
+            // What a single edge with 5 and 5 a second admits. The first is alone in its batch, the others wait.
+            let moments = [20, 60, 60, 60, 60, 250, 450, 645].map(|after| start + Duration::from_millis(after));
+            let puts: Vec<_> = (1..).zip(moments).map(|(number, at)| put_at(scope, &store, number, at)).collect();
+            puts.into_iter().map(|put| put.join().unwrap()).collect()
+        })
+    });
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [201; 8]);
+}
+
+#[test]
+fn a_refusal_that_waited_for_the_writer_counts_from_its_answer() {
+    let folder = limited(1, 1);
+    let store = folder.serve();
+    let edge = store.edge();
+    let put = |number| edge.put_client("default", &client_id(number), &confidential());
+    assert_eq!([put(1).status, put(2).status], [201, 201]);
+    let refused = while_locked(&folder, Duration::from_millis(500), |_| put(3));
+    assert_eq!(refused.status, 429);
+    let wait = refused.json()["next_token_in_ms"].as_u64().unwrap();
+    assert!(wait <= 500, "{wait}");
+    thread::sleep(Duration::from_millis(wait));
+    assert_eq!(put(3).status, 201);
+}
+
+#[test]
+fn a_change_of_domains_changes_no_bucket_and_one_of_the_limit_does() {
+    let folder = limited(5, 1);
+    let store = folder.serve();
+    let edge = store.edge();
+    for number in 1..=6 {
+        assert_eq!(edge.put_client("default", &client_id(number), &confidential()).status, 201);
+    }
+    let buckets = || -> Vec<(Vec<u8>, i64)> {
+        folder.with_tables(async |pool| {
+            sqlx::query_as("SELECT tokens, changed_at FROM buckets").fetch_all(pool).await.unwrap()
+        })
+    };
+    let before = buckets();
+    assert_eq!(before.len(), 1);
+    folder.succeed(&["tenant", "update", "default", "--add-domain", "other.example"]);
+    assert_eq!(buckets(), before);
+    assert_eq!(edge.put_client("default", &client_id(7), &confidential()).status, 429);
+    folder.succeed(&["tenant", "update", "default", "--burst", "4"]);
+    assert_ne!(buckets(), before);
 }

@@ -35,7 +35,7 @@ fn app(database: &Arc<dyn Database>, writer: &Writer, metrics: &Arc<Metrics>, st
     App {
         database: Arc::clone(database),
         writer: writer.clone(),
-        clock: Clock::start(),
+        clock: Clock::of_this_machine().unwrap(),
         keys: Arc::new(Keys::from_seed(&[7; 32]).unwrap()),
         metrics: Arc::clone(metrics),
         acl_counts: Arc::new(AclCounts::new(Arc::clone(metrics))),
@@ -50,7 +50,7 @@ async fn a_store_that_stops_is_not_ready() {
     let folder = Folder::empty();
     let database = dcr_edge::store::open(&folder.url(), IfMissing::Create).await.unwrap();
     let metrics = Arc::new(Metrics::default());
-    let (writer, _) = Writer::start(Arc::clone(&database), Arc::clone(&metrics), Clock::start());
+    let (writer, _) = Writer::start(Arc::clone(&database), Arc::clone(&metrics), Clock::of_this_machine().unwrap());
     for (stopping, status) in [(false, 200), (true, 503)] {
         let answer = ask(app(&database, &writer, &metrics, stopping), |caller| caller.get("/readyz")).await;
         assert_eq!(answer.status, status, "{answer:?}");
@@ -73,7 +73,8 @@ async fn a_full_queue_refuses_at_once_and_what_was_taken_is_written() {
     });
     database.create_tenant(&serde_json::from_value(tenant).unwrap()).await.unwrap();
     let metrics = Arc::new(Metrics::default());
-    let (writer, writing) = Writer::start(Arc::clone(&database), Arc::clone(&metrics), Clock::start());
+    let (writer, writing) =
+        Writer::start(Arc::clone(&database), Arc::clone(&metrics), Clock::of_this_machine().unwrap());
 
     // As long as another process writes, nothing leaves the queue.
     let other = SqlitePool::connect(&folder.url()).await.unwrap();

@@ -37,6 +37,15 @@ pub struct StoredTenant {
     pub tenant: Tenant,
 }
 
+/// A registration that waits for its turn.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The client.
+    pub client: NewClient,
+    /// When it came. The fleet's limit judges it by that, and it is the client's date.
+    pub at: Now,
+}
+
 /// A client that is durably registered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Registered {
@@ -70,7 +79,7 @@ pub trait Database: Send + Sync {
     async fn tenant_of_host(&self, host: &Domain) -> Result<Option<StoredTenant>, Error>;
 
     /// Writes the tenant if it still has the version at which the caller read it; `false` if it has not.
-    /// The name stays, and the rate limit is in force from `now` on. [`Error::HostTaken`] and
+    /// The name stays, and a rate limit that changed is in force from `now` on. [`Error::HostTaken`] and
     /// [`Error::HostRedirectedTo`] leave everything as it was.
     async fn replace_tenant(&self, changed: &StoredTenant, now: Now) -> Result<bool, Error>;
 
@@ -84,8 +93,9 @@ pub trait Database: Send + Sync {
     async fn changes(&self, after: u64, instance: Option<&str>) -> Result<Changes, Error>;
 
     /// Registers clients in one transaction, and answers each by itself, in the order of `batch`. When this
-    /// returns, what it says is durable. An error means that none was registered.
-    async fn register(&self, batch: &[NewClient], now: Now) -> Result<Vec<Result<Registered, Refusal>>, Error>;
+    /// returns, what it says is durable. An error means that none was registered. A refusal by the fleet's limit counts
+    /// from the arrival.
+    async fn register(&self, batch: &[Arrival]) -> Result<Vec<Result<Registered, Refusal>>, Error>;
 
     /// So many access rules of the tenant in slot `tenant`, in the order of evaluation, after the first `offset`.
     async fn network_acls(&self, tenant: u32, offset: u64, limit: u32) -> Result<AclPage, Error>;

@@ -21,12 +21,12 @@ use tokio::sync::Mutex;
 
 use self::open::{connect_options, create_empty, has_tables, migrate};
 use self::register::{KnownTenants, register};
-use super::{AclPage, AclTotal, Database, Error, IfMissing, Registered, StoredAcl, StoredTenant};
+use super::{AclPage, AclTotal, Arrival, Database, Error, IfMissing, Registered, StoredAcl, StoredTenant};
 use crate::acl::{NetworkAcl, Rule};
 use crate::edge_api::Changes;
-use crate::store::admission::{NewClient, Refusal};
+use crate::store::admission::Refusal;
 use crate::store::clock::Now;
-use crate::tenant::{Domain, Name, Tenant};
+use crate::tenant::{Domain, Name, Settings, Tenant};
 
 /// How long a writer waits for another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -319,22 +319,28 @@ impl Database for Sqlite {
 
     async fn replace_tenant(&self, changed: &StoredTenant, now: Now) -> Result<bool, Error> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let version = next_change(&mut transaction).await?;
-        let updated =
-            sqlx::query("UPDATE tenants SET version = ?, settings = ? WHERE slot = ? AND version = ? AND deleted = 0")
-                .bind(version)
-                .bind(to_json(&changed.tenant.settings)?)
+        let before: Option<String> =
+            sqlx::query_scalar("SELECT settings FROM tenants WHERE slot = ? AND version = ? AND deleted = 0")
                 .bind(changed.slot)
                 .bind(column(changed.version))
-                .execute(&mut *transaction)
+                .fetch_optional(&mut *transaction)
                 .await?;
-        if updated.rows_affected() == 0 {
-            return Ok(false);
-        }
+        let Some(before) = before else { return Ok(false) };
+        let before: Settings =
+            serde_json::from_str(&before).map_err(|_| unreadable(&format!("the tenant {}", changed.tenant.name)))?;
+        let version = next_change(&mut transaction).await?;
+        sqlx::query("UPDATE tenants SET version = ?, settings = ? WHERE slot = ?")
+            .bind(version)
+            .bind(to_json(&changed.tenant.settings)?)
+            .bind(changed.slot)
+            .execute(&mut *transaction)
+            .await?;
         write_domains(&mut transaction, changed.slot.into(), &changed.tenant.domains).await?;
         network_acls::refuse_redirects_to_itself(&mut transaction, changed.slot).await?;
         let limit = changed.tenant.settings.dcr_edge.rate_limit;
-        buckets::limit(&mut transaction, changed.slot.into(), now.steady_nanos, limit).await?;
+        if limit != before.dcr_edge.rate_limit {
+            buckets::limit(&mut transaction, changed.slot.into(), now.steady, limit).await?;
+        }
         transaction.commit().await?;
         Ok(true)
     }
@@ -365,11 +371,11 @@ impl Database for Sqlite {
         changes::page(&mut snapshot, after, instance).await
     }
 
-    async fn register(&self, batch: &[NewClient], now: Now) -> Result<Vec<Result<Registered, Refusal>>, Error> {
+    async fn register(&self, batch: &[Arrival]) -> Result<Vec<Result<Registered, Refusal>>, Error> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let mut known = self.known.lock().await;
         known.catch_up(&mut transaction).await?;
-        let answers = register(&mut transaction, &known, batch, now).await?;
+        let answers = register(&mut transaction, &known, batch).await?;
         transaction.commit().await?;
         Ok(answers)
     }

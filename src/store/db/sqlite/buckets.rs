@@ -6,6 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::{column, count, to_json, unreadable};
 use crate::rate_limit::Bucket;
+use crate::store::clock::{BootId, Steady};
 use crate::store::db::Error;
 use crate::store::fleet_limit::FleetBucket;
 use crate::tenant::RateLimit;
@@ -28,16 +29,18 @@ impl Buckets {
             return Ok(Self::default());
         }
         let slots: Vec<i64> = now.keys().copied().collect();
-        let rows: Vec<(i64, Vec<u8>, i64)> = sqlx::query_as(
-            "SELECT tenant, tokens, changed_at FROM buckets WHERE tenant IN (SELECT value FROM json_each(?))",
+        let rows: Vec<(i64, Vec<u8>, Vec<u8>, i64)> = sqlx::query_as(
+            "SELECT tenant, tokens, boot, changed_at FROM buckets WHERE tenant IN (SELECT value FROM json_each(?))",
         )
         .bind(to_json(&slots)?)
         .fetch_all(connection)
         .await?;
         let mut buckets = Self { stored: HashMap::new(), now };
-        for (slot, tokens, changed_at) in rows {
-            let tokens = Bucket::decode(&tokens).ok_or_else(|| unreadable(&format!("the bucket of slot {slot}")))?;
-            let bucket = FleetBucket { tokens, changed_at: count(changed_at)? };
+        for (slot, tokens, boot, changed_at) in rows {
+            let decoded = Bucket::decode(&tokens).zip(boot.try_into().ok());
+            let (tokens, boot) = decoded.ok_or_else(|| unreadable(&format!("the bucket of slot {slot}")))?;
+            let changed_at = Steady { boot: BootId(boot), nanos: count(changed_at)? };
+            let bucket = FleetBucket { tokens, changed_at };
             buckets.stored.insert(slot, bucket);
             buckets.now.insert(slot, bucket);
         }
@@ -52,19 +55,22 @@ impl Buckets {
     /// Writes those that changed.
     pub(super) async fn write(&self, connection: &mut SqliteConnection) -> Result<(), Error> {
         let full = FleetBucket::default();
-        let changed: Vec<(i64, String, i64)> = self
+        let changed: Vec<(i64, String, String, i64)> = self
             .now
             .iter()
             .filter(|&(slot, bucket)| self.stored.get(slot).unwrap_or(&full) != bucket)
-            .map(|(slot, bucket)| (*slot, hex::encode(bucket.tokens.encode()), column(bucket.changed_at)))
+            .map(|(slot, FleetBucket { tokens, changed_at: Steady { boot, nanos } })| {
+                (*slot, hex::encode(tokens.encode()), hex::encode(boot.0), column(*nanos))
+            })
             .collect();
         if changed.is_empty() {
             return Ok(());
         }
         sqlx::query(
-            "INSERT INTO buckets (tenant, tokens, changed_at) \
-             SELECT value ->> 0, unhex(value ->> 1), value ->> 2 FROM json_each(?) WHERE true \
-             ON CONFLICT (tenant) DO UPDATE SET tokens = excluded.tokens, changed_at = excluded.changed_at",
+            "INSERT INTO buckets (tenant, tokens, boot, changed_at) \
+             SELECT value ->> 0, unhex(value ->> 1), unhex(value ->> 2), value ->> 3 FROM json_each(?) WHERE true \
+             ON CONFLICT (tenant) DO UPDATE \
+             SET tokens = excluded.tokens, boot = excluded.boot, changed_at = excluded.changed_at",
         )
         .bind(to_json(&changed)?)
         .execute(connection)
@@ -73,11 +79,11 @@ impl Buckets {
     }
 }
 
-/// Puts the bucket of the tenant in `slot` under this limit from `now` on, in nanoseconds.
+/// Puts the bucket of the tenant in `slot` under this limit from `now` on.
 pub(super) async fn limit(
     connection: &mut SqliteConnection,
     slot: i64,
-    now: u64,
+    now: Steady,
     limit: RateLimit,
 ) -> Result<(), Error> {
     let mut buckets = Buckets::read(connection, std::iter::once(slot)).await?;

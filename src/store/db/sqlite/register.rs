@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::QueryBuilder;
 use sqlx::sqlite::SqliteConnection;
 
-use super::super::{Error, Registered};
+use super::super::{Arrival, Error, Registered};
 use super::buckets::Buckets;
 use super::{column, count, to_json, unreadable};
 use crate::store::admission::{Admitted, NewClient, Refusal, admit};
@@ -59,14 +59,15 @@ type FoldKey = (i64, [u8; 32]);
 /// A registration that passed every check of its own.
 struct Checked<'a> {
     client: &'a NewClient,
+    at: Now,
     tenant: &'a KnownTenant,
     admitted: Admitted,
 }
 
 impl<'a> Checked<'a> {
-    fn new(client: &'a NewClient, known: &'a KnownTenants) -> Result<Self, Refusal> {
+    fn new(Arrival { client, at }: &'a Arrival, known: &'a KnownTenants) -> Result<Self, Refusal> {
         let tenant = known.by_name.get(&client.tenant).ok_or(Refusal::UnknownTenant)?;
-        Ok(Self { client, tenant, admitted: admit(client, &tenant.settings)? })
+        Ok(Self { client, at: *at, tenant, admitted: admit(client, &tenant.settings)? })
     }
 
     /// Its key, if its tenant folds.
@@ -97,10 +98,9 @@ enum Outcome {
 pub(super) async fn register(
     connection: &mut SqliteConnection,
     known: &KnownTenants,
-    batch: &[NewClient],
-    now: Now,
+    batch: &[Arrival],
 ) -> Result<Vec<Result<Registered, Refusal>>, Error> {
-    let checked: Vec<_> = batch.iter().map(|client| Checked::new(client, known)).collect();
+    let checked: Vec<_> = batch.iter().map(|arrival| Checked::new(arrival, known)).collect();
     let by_id = stored_by_id(connection, &checked).await?;
     let by_fold_key = stored_by_fold_key(connection, &checked).await?;
 
@@ -152,7 +152,7 @@ pub(super) async fn register(
         if room.as_ref().is_some_and(|room| **room == 0) {
             return Err(Refusal::QuotaUsedUp);
         }
-        let token = buckets.of(*slot).take(now.steady_nanos, settings.dcr_edge.rate_limit);
+        let token = buckets.of(*slot).take(checked.at.steady, settings.dcr_edge.rate_limit);
         token.map_err(|next_token_in| Refusal::RateLimited { next_token_in })?;
         if let Some(room) = &mut room {
             **room = room.saturating_sub(1);
@@ -162,13 +162,13 @@ pub(super) async fn register(
     let limits: Vec<Result<(), Refusal>> = new.iter().map(&mut limit).collect();
     let accepted: Vec<_> =
         new.iter().zip(&limits).filter_map(|(checked, limit)| limit.is_ok().then_some(checked)).collect();
-    insert(connection, &accepted, now.unix_seconds).await?;
+    insert(connection, &accepted).await?;
     buckets.write(connection).await?;
 
     let answer = |index: usize, created| {
         let Some((checked, limit)) = new.get(index).zip(limits.get(index)) else { return Err(Refusal::QuotaUsedUp) };
         limit.clone()?;
-        Ok(Registered { client_id: checked.client.client_id.clone(), issued_at: now.unix_seconds, created })
+        Ok(Registered { client_id: checked.client.client_id.clone(), issued_at: checked.at.unix_seconds, created })
     };
     let answers = outcomes.into_iter().map(|outcome| match outcome {
         Outcome::Settled(answer) => answer,
@@ -255,7 +255,7 @@ async fn room(connection: &mut SqliteConnection, new: &[Checked<'_>]) -> Result<
 /// Writes the clients with as few statements as SQLite's limit on parameters allows: each statement is a way to the
 /// connection's thread and back. `OR FAIL`: whatever fails, the whole transaction is rolled back, so SQLite need not
 /// keep a journal to undo this statement alone.
-async fn insert(connection: &mut SqliteConnection, clients: &[&Checked<'_>], now: u64) -> Result<(), Error> {
+async fn insert(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> Result<(), Error> {
     for rows in clients.chunks(1_000) {
         QueryBuilder::new(
             "INSERT OR FAIL INTO clients (client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at) ",
@@ -266,7 +266,7 @@ async fn insert(connection: &mut SqliteConnection, clients: &[&Checked<'_>], now
                 .push_bind(checked.admitted.metadata.as_str())
                 .push_bind(checked.client.client_secret_sha256.as_ref().map(<[u8; 32]>::as_slice))
                 .push_bind(checked.admitted.fingerprint.as_ref().map(<[u8; 32]>::as_slice))
-                .push_bind(column(now));
+                .push_bind(column(checked.at.unix_seconds));
         })
         .build()
         .persistent(false)

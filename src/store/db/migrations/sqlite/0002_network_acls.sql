@@ -23,11 +23,12 @@ CREATE TABLE network_acls (
 -- The order of evaluation.
 CREATE INDEX network_acls_order ON network_acls (tenant, priority, number);
 
--- What is left of the fleet's limit on a tenant's registrations: the 16 bytes of a bucket, and when it changed, in
--- nanoseconds.
+-- What is left of the fleet's limit on a tenant's registrations: the 16 bytes of a bucket, and when it changed: the 16
+-- bytes of the id of the machine's boot, and nanoseconds of its monotonic clock.
 CREATE TABLE buckets (
     tenant INTEGER PRIMARY KEY REFERENCES tenants (slot) DEFERRABLE INITIALLY DEFERRED,
     tokens BLOB NOT NULL,
+    boot BLOB NOT NULL,
     changed_at INTEGER NOT NULL
 ) STRICT;
 
