@@ -551,6 +551,7 @@ mod tests {
     use crate::filter::fake::Fake;
     use crate::tenant::Domain;
     use serde_json::{Value, json};
+    use std::sync::atomic::Ordering;
 
     const CLIENT: &[u8] = br#"{"redirect_uris":["https://app.example/cb"],"client_name":"Test"}"#;
 
@@ -1031,6 +1032,32 @@ mod tests {
             assert_eq!(header(&send("203.0.113.7:1"), "x-ratelimit-remaining"), Some(remaining));
         }
         assert_eq!(send("203.0.113.8:1").reason, Reason::RateLimited);
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_neither_opens_nor_closes_the_gate() {
+        let bench = Bench::enabled(json!({"dcr_edge": {"rate_limit": {"burst": 1, "per_second": 1}}}));
+        let status = |step: u64, steady: u64| {
+            bench.fake.wall_step.store(step, Ordering::Relaxed);
+            bench.fake.now.fetch_add(steady, Ordering::Relaxed);
+            bench.register(b"{}", &[]);
+            bench.last().0
+        };
+        let (hour, second) = (3_600_000_000_000, 1_000_000_000);
+        assert_eq!([status(hour, 0), status(2 * hour, 0), status(0, 0)], [400, 429, 429]);
+        assert_eq!([status(hour, second), status(0, second)], [400, 400]);
+    }
+
+    #[test]
+    fn a_reset_is_never_earlier_than_the_token() {
+        let bench = Bench::enabled(json!({"dcr_edge": {"rate_limit": {"burst": 1, "per_second": 5}}}));
+        for (step, reset) in [(0, "1800000001"), (800_000_000, "1800000001"), (800_000_001, "1800000002")] {
+            bench.fake.wall_step.store(step, Ordering::Relaxed);
+            bench.register(b"{}", &[]);
+            bench.register(b"{}", &[]);
+            assert_eq!(header(&bench.last().2, "x-ratelimit-reset"), Some(reset), "{step}");
+            bench.fake.now.fetch_add(1_000_000_000, Ordering::Relaxed);
+        }
     }
 
     #[test]

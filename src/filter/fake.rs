@@ -21,6 +21,8 @@ pub struct Fake {
     data: Mutex<(HashMap<String, Shared>, u32)>,
     lose_every_cas: AtomicBool,
     pub now: AtomicU64,
+    /// How far somebody has set the wall clock forward, in nanoseconds.
+    pub wall_step: AtomicU64,
     random: AtomicU64,
     pub headers: Mutex<Vec<(String, Vec<u8>)>>,
     /// By path, with dots between its parts.
@@ -69,7 +71,7 @@ impl Environment for Fake {
     }
 
     fn unix_nanos(&self) -> u64 {
-        1_800_000_000_000_000_000
+        1_800_000_000_000_000_000 + self.wall_step.load(Ordering::Relaxed)
     }
 
     fn fill_random(&self, buffer: &mut [u8]) -> Result<(), NoRandomness> {

@@ -172,6 +172,32 @@ fn each_signal_comes_from_envoy_and_an_unknown_one_matches_nothing() {
 }
 
 #[test]
+fn the_lowest_priority_comes_first_equal_ones_as_they_were_made_and_inactive_ones_never() {
+    let gateway = gateway();
+    let rules = Rules::new(&gateway);
+    let add = |action: &str, active: bool, priority: u32| {
+        let mut acl = with_action(json!({action: true}), json!({"match": {"user_agents": ["order"]}}));
+        acl["active"] = active.into();
+        acl["priority"] = priority.into();
+        rules.add(&acl);
+        get_from(gateway.http_address(), KNOWN, &[("user-agent", "order")]).status
+    };
+    // Each comes before those that were made before it, or it changes nothing.
+    for (action, active, priority, status) in [
+        ("block", true, 9, 403),
+        ("allow", true, 7, 200),
+        ("block", true, 7, 200),
+        ("block", true, 8, 200),
+        ("block", false, 1, 200),
+        ("block", true, 6, 403),
+        ("allow", false, 2, 403),
+        ("allow", true, 0, 200),
+    ] {
+        assert_eq!(add(action, active, priority), status, "{action} {active} {priority}");
+    }
+}
+
+#[test]
 fn hostnames_are_the_server_name_and_the_authority() {
     let gateway = gateway();
     let rules = Rules::new(&gateway);
