@@ -37,6 +37,37 @@ const other = { action: { allow: true }, match_all: true, scope: "tenant" };
 const replaced = await networkAcls.set(id, { description: "replaced", active: false, rule: other });
 assert.deepEqual([replaced.id, replaced.description, replaced.active, replaced.priority, replaced.rule], [id, "replaced", false, 2, other]);
 
+const signals = {
+  asns: [64500, 4294967295],
+  geo_country_codes: ["CH"],
+  geo_subdivision_codes: ["CH-ZH"],
+  ipv4_cidrs: ["198.51.100.0/24", "203.0.113.7"],
+  ipv6_cidrs: ["2001:db8::/32"],
+  connecting_ipv4_cidrs: ["10.0.0.0/8"],
+  connecting_ipv6_cidrs: ["fd00::/8"],
+  ja3_fingerprints: ["773906b0efdefa24a7f2b8eb6985bf37"],
+  ja4_fingerprints: ["t13d1516h2_8daaf6152771_02713d6af862"],
+  hostnames: ["login.example.com"],
+  user_agents: ["tool/1.0", "bad*"],
+};
+const actions = [
+  { block: true },
+  { allow: true },
+  { log: true },
+  { block: true, log: true },
+  { redirect: true, redirect_uri: "https://www.example.com/blocked" },
+];
+const conditions = [{ match: signals }, { not_match: signals }, { match: signals, not_match: { asns: [7] } }, { match_all: true }];
+for (const action of actions) {
+  for (const condition of conditions) {
+    for (const scope of ["authentication", "dynamic_client_registration", "management", "tenant"]) {
+      const every = { action, ...condition, scope };
+      const { rule: stored } = await networkAcls.set(id, { description: "every", active: false, rule: every });
+      assert.deepEqual(stored, every);
+    }
+  }
+}
+
 const refused = async (call, status, text) =>
   assert.rejects(call, (error) => {
     assert.ok(error instanceof ManagementError, error);
