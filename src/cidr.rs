@@ -21,11 +21,6 @@ impl Cidr {
     pub fn is_ipv4(&self) -> bool {
         matches!(self.net, IpNet::V4(_))
     }
-
-    /// Whether every address of its family is in it.
-    pub fn is_everything(&self) -> bool {
-        self.net.prefix_len() == 0
-    }
 }
 
 impl TryFrom<String> for Cidr {
@@ -87,6 +82,25 @@ impl CidrSet {
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
+
+    /// Whether the ranges together have every address.
+    pub fn is_everything(&self) -> bool {
+        let v4 = self.v4.iter().map(|(first, last)| (first.to_bits().into(), last.to_bits().into()));
+        let v6 = self.v6.iter().map(|(first, last)| (first.to_bits(), last.to_bits()));
+        have_all(v4, u32::MAX.into()) && have_all(v6, u128::MAX)
+    }
+}
+
+/// Whether sorted, disjoint ranges have every number from 0 to `end`.
+fn have_all(ranges: impl Iterator<Item = (u128, u128)>, end: u128) -> bool {
+    let mut next = Some(0);
+    for (first, last) in ranges {
+        if next != Some(first) {
+            return false;
+        }
+        next = last.checked_add(1).filter(|_| last < end);
+    }
+    next.is_none()
 }
 
 impl<'a> FromIterator<&'a Cidr> for CidrSet {
@@ -180,6 +194,21 @@ mod tests {
         {
             assert_eq!(set.contains(address.parse().unwrap()), is_in, "{address}");
         }
+    }
+
+    #[test]
+    fn ranges_that_leave_no_gap_are_everything() {
+        let v6 = ["::/0"];
+        let halves = ["8000::/1", "::/1"];
+        for v4 in [&["0.0.0.0/0"][..], &["128.0.0.0/1", "0.0.0.0/1"], &["0.0.0.0/2", "64.0.0.0/2", "128.0.0.0/1"]] {
+            assert!(set(&[v4, &v6].concat()).is_everything() && set(&[v4, &halves].concat()).is_everything());
+            assert!(!set(v4).is_everything() && !set(&v6).is_everything());
+        }
+        for v4 in [&["128.0.0.0/1"][..], &["0.0.0.0/1"], &["0.0.0.0/1", "192.0.0.0/2"], &["0.0.0.1/32", "128.0.0.0/1"]]
+        {
+            assert!(!set(&[v4, &v6].concat()).is_everything(), "{v4:?}");
+        }
+        assert!(!set(&[]).is_everything());
     }
 
     proptest! {

@@ -16,6 +16,6 @@ pub mod signal;
 mod lockout;
 
 pub use index::{Index, Verdict};
-pub use lockout::locks_out_management;
+pub use lockout::{Known, decides_management, locks_out_management};
 pub use rule::{Action, Condition, Effect, NetworkAcl, Rule, Scope, Signals, Size};
 pub use signal::{Facts, RequestKind, Signal, SignalSet};

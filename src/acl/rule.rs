@@ -10,14 +10,21 @@ use crate::tenant::Domain;
 /// Most rules of one list.
 pub const MAX_RULES: usize = 1_000;
 
-/// Most addresses and ranges in all rules of one list.
-pub const MAX_CIDRS: usize = 100_000;
-
-/// Most entries of the user agents in all rules of one list; each is compared with each request.
-pub const MAX_USER_AGENTS: usize = 1_000;
-
-/// Most entries of the other signals in all rules of one list.
-pub const MAX_OTHER_ENTRIES: usize = 10_000;
+/// What one list of rules may have of each, and what it is. Values are searched in a logarithm of their number, but
+/// user agents with a `*` are compared one by one with each request, if their rule is active.
+const LIMITS: [(usize, &str); 11] = [
+    (MAX_RULES, "rules"),
+    (100_000, "addresses and ranges"),
+    (20_000, "asns"),
+    (20_000, "hostnames"),
+    (20_000, "geo_country_codes"),
+    (20_000, "geo_subdivision_codes"),
+    (20_000, "ja3_fingerprints"),
+    (20_000, "ja4_fingerprints"),
+    (1_000, "user_agents with a * in active rules"),
+    (16 * 1024, "bytes of user_agents with a * in active rules"),
+    (20_000, "other user_agents"),
+];
 
 /// Longest description, in characters.
 const MAX_DESCRIPTION: usize = 255;
@@ -98,7 +105,7 @@ pub enum Effect {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RedirectUri {
     uri: String,
-    host: String,
+    host: Domain,
 }
 
 impl RedirectUri {
@@ -109,7 +116,7 @@ impl RedirectUri {
 
     /// Its host, lower case, without port.
     pub fn host(&self) -> &str {
-        &self.host
+        self.host.as_str()
     }
 }
 
@@ -190,50 +197,37 @@ impl Signals {
     }
 
     fn is_empty(&self) -> bool {
-        self.size() == Size::default()
-    }
-
-    fn size(&self) -> Size {
-        let texts = [
-            self.geo_country_codes.len(),
-            self.geo_subdivision_codes.len(),
-            self.ja3_fingerprints.len(),
-            self.ja4_fingerprints.len(),
-            self.hostnames.len(),
-            self.asns.len(),
-        ];
-        Size {
-            rules: 0,
-            cidrs: self.cidr_lists().into_iter().map(<[Cidr]>::len).fold(0, usize::saturating_add),
-            user_agents: self.user_agents.len(),
-            others: texts.into_iter().fold(0, usize::saturating_add),
-        }
+        self.named().is_empty()
     }
 }
 
-/// How much there is in rules.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Size {
-    /// Rules.
-    pub rules: usize,
-    /// Addresses and ranges.
-    pub cidrs: usize,
-    /// User agents.
-    pub user_agents: usize,
-    /// Entries of other signals.
-    pub others: usize,
-}
+/// How much there is in rules, in the order of [`LIMITS`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Size([usize; LIMITS.len()]);
 
 impl Size {
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            rules: self.rules.saturating_add(other.rules),
-            cidrs: self.cidrs.saturating_add(other.cidrs),
-            user_agents: self.user_agents.saturating_add(other.user_agents),
-            others: self.others.saturating_add(other.others),
+    fn add(&mut self, counts: &[usize; LIMITS.len()]) {
+        for (sum, count) in self.0.iter_mut().zip(counts) {
+            *sum = sum.saturating_add(*count);
         }
+    }
+
+    fn add_signals(&mut self, signals: &Signals, active: bool) {
+        let compared = || signals.user_agents.iter().filter(|entry| active && entry.contains('*'));
+        let patterns = compared().count();
+        self.add(&[
+            0,
+            signals.cidr_lists().into_iter().map(<[Cidr]>::len).sum(),
+            signals.asns.len(),
+            signals.hostnames.len(),
+            signals.geo_country_codes.len(),
+            signals.geo_subdivision_codes.len(),
+            signals.ja3_fingerprints.len(),
+            signals.ja4_fingerprints.len(),
+            patterns,
+            compared().map(String::len).sum(),
+            signals.user_agents.len().saturating_sub(patterns),
+        ]);
     }
 
     /// Whether one list may have so much.
@@ -241,23 +235,37 @@ impl Size {
     /// # Errors
     /// What there is too much of.
     pub fn check(self) -> Result<(), String> {
-        let parts = [
-            (self.rules, MAX_RULES, "rules"),
-            (self.cidrs, MAX_CIDRS, "addresses and ranges in all rules together"),
-            (self.user_agents, MAX_USER_AGENTS, "user_agents in all rules together"),
-            (self.others, MAX_OTHER_ENTRIES, "entries of other signals in all rules together"),
-        ];
-        match parts.into_iter().find(|(count, most, _)| count > most) {
-            Some((count, most, what)) => Err(format!("{count} {what}, and {most} are the most")),
+        match self.0.into_iter().zip(LIMITS).find(|(count, (most, _))| count > most) {
+            Some((count, (most, what))) => {
+                Err(format!("{count} {what}, and {most} are the most in all rules together"))
+            }
             None => Ok(()),
         }
     }
 }
 
-impl Rule {
-    /// How much there is in it.
-    pub fn size(&self) -> Size {
-        self.condition.signals().map(Signals::size).fold(Size { rules: 1, ..Size::default() }, Size::plus)
+/// How much there is in all of them.
+impl<'a> FromIterator<&'a NetworkAcl> for Size {
+    fn from_iter<I: IntoIterator<Item = &'a NetworkAcl>>(acls: I) -> Self {
+        let mut size = Self::default();
+        for acl in acls {
+            size.add(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            for signals in acl.rule.condition.signals() {
+                size.add_signals(signals, acl.active);
+            }
+        }
+        size
+    }
+}
+
+/// From the counts in their order, as they are serialised; those that are missing are 0.
+impl FromIterator<usize> for Size {
+    fn from_iter<I: IntoIterator<Item = usize>>(counts: I) -> Self {
+        let mut size = Self::default();
+        for (sum, count) in size.0.iter_mut().zip(counts) {
+            *sum = count;
+        }
+        size
     }
 }
 
@@ -266,7 +274,7 @@ impl Rule {
 /// # Errors
 /// What there is too much of.
 pub fn active_rules(acls: Vec<NetworkAcl>) -> Result<Vec<Rule>, String> {
-    acls.iter().map(|acl| acl.rule.size()).fold(Size::default(), Size::plus).check()?;
+    acls.iter().collect::<Size>().check()?;
     let mut rules: Vec<(u32, Rule)> = Vec::new();
     for NetworkAcl { priority, rule, .. } in acls.into_iter().filter(|acl| acl.active) {
         let priority = priority.unwrap_or(u32::MAX);
@@ -385,8 +393,17 @@ impl std::str::FromStr for RedirectUri {
             uri.scheme().as_str().eq_ignore_ascii_case("https") && authority.userinfo().is_none() && text.len() <= 2_048
         });
         let host = authority.and_then(|authority| crate::tenant::authority_host(authority.as_str().as_bytes()));
-        Ok(Self { uri: text.to_owned(), host: host.ok_or(EXPECTED)? })
+        let host = plain_host(host.ok_or(EXPECTED)?)
+            .ok_or("redirect_uri: expected a host in its plain form, such as www.example.com or [2001:db8::1]")?;
+        Ok(Self { uri: text.to_owned(), host })
     }
+}
+
+/// The host, if browsers go to no other than the one that is written: then a loop shows in the spelling. They take one
+/// whose last label is a hexadecimal number for an IPv4 address.
+fn plain_host(host: String) -> Option<Domain> {
+    let is_hexadecimal = host.rsplit('.').next().is_some_and(|last| last.starts_with("0x"));
+    Domain::try_from(host).ok().filter(|_| !is_hexadecimal)
 }
 
 fn description<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -624,19 +641,47 @@ mod tests {
 
     #[test]
     fn a_list_has_an_end() {
-        let most = Size { rules: MAX_RULES, cidrs: MAX_CIDRS, user_agents: MAX_USER_AGENTS, others: MAX_OTHER_ENTRIES };
+        let most: Size = LIMITS.into_iter().map(|(most, _)| most).collect();
         assert_eq!(most.check(), Ok(()));
-        for one in [
-            Size { rules: 1, ..Size::default() },
-            Size { cidrs: 1, ..Size::default() },
-            Size { user_agents: 1, ..Size::default() },
-            Size { others: 1, ..Size::default() },
-        ] {
-            assert!(most.plus(one).check().is_err(), "{one:?}");
+        for (index, (limit, what)) in LIMITS.into_iter().enumerate() {
+            let mut more = most;
+            more.0[index] += 1;
+            assert_eq!(
+                more.check(),
+                Err(format!("{} {what}, and {limit} are the most in all rules together", limit + 1))
+            );
         }
-        let rule =
-            parse(&with_match(json!({"asns": [1, 2], "ipv4_cidrs": ["1.1.1.1"], "user_agents": ["a"]}))).unwrap().rule;
-        assert_eq!(rule.size(), Size { rules: 1, cidrs: 1, user_agents: 1, others: 2 });
+        let signals = json!({
+            "asns": [1, 2], "ipv4_cidrs": ["1.1.1.1"], "connecting_ipv6_cidrs": ["::1"],
+            "user_agents": ["a", "b*", "*"], "hostnames": ["a.example"], "geo_country_codes": ["CH"], "geo_subdivision_codes": ["CH-ZH"],
+            "ja3_fingerprints": ["773906b0efdefa24a7f2b8eb6985bf37"],
+            "ja4_fingerprints": ["t13d1516h2_8daaf6152771_02713d6af862"]
+        });
+        let mut acl = parse(&with_match(signals)).unwrap();
+        let size = |acl: &NetworkAcl| [acl, acl].into_iter().collect::<Size>();
+        assert_eq!(size(&acl), Size([2, 4, 4, 2, 2, 2, 2, 2, 4, 6, 2]));
+        acl.active = false;
+        assert_eq!(size(&acl), Size([2, 4, 4, 2, 2, 2, 2, 2, 0, 0, 6]));
+    }
+
+    #[test]
+    fn a_redirect_names_its_host_in_the_plain_form() {
+        let host = |uri: &str| uri.parse::<RedirectUri>().map(|to| to.host().to_owned());
+        assert_eq!(host("https://WWW.Example.com.:8443/x").unwrap(), "www.example.com");
+        assert_eq!(host("https://[2001:db8::1]/").unwrap(), "[2001:db8::1]");
+        for uri in [
+            "https://default%2Eexample/x",
+            "https://def%61ult.example/",
+            "https://default.example../",
+            "https://127.1/",
+            "https://2130706433/",
+            "https://0x7f000001/",
+            "https://127.0.0.0X1/",
+            "https://[0:0:0:0:0:0:0:1]/",
+            "https://a,b/",
+        ] {
+            assert!(host(uri).unwrap_err().starts_with("redirect_uri: expected a host in its plain form"), "{uri}");
+        }
     }
 
     #[test]

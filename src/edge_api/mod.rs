@@ -110,7 +110,7 @@ pub struct TenantChange {
     pub tenant: Option<Box<RawValue>>,
 }
 
-/// What access rules did.
+/// What access rules did. Counted at least once: a report that is sent again because its answer was lost counts again.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AclCounts {
@@ -128,7 +128,7 @@ pub struct AclCount {
     pub acl_id: String,
     /// Requests that it was evaluated for.
     pub evaluated: u32,
-    /// Requests that it matched, whether or not its action was carried out.
+    /// Requests that it matched, whether or not its action was carried out; no more than `evaluated`.
     pub matched: u32,
 }
 

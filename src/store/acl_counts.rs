@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::clock::unix_millis;
-use super::db::{AclTotal, Database, Error};
+use super::db::{AclTotal, Database, Error, is_acl_id};
 use super::http::metrics::Metrics;
 use crate::edge_api::AclCount;
 
@@ -20,6 +21,9 @@ const MAX_RULES: usize = 200_000;
 
 /// Rules that are written in one transaction, so that registrations do not wait long.
 const WRITTEN_RULES: usize = 1_000;
+
+/// How long others get between two such transactions: the longest that SQLite sleeps while it waits for a lock.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What was gathered and is not written yet.
 pub struct AclCounts {
@@ -33,10 +37,23 @@ struct Gathered {
     counts: HashMap<(u32, String), Count>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Count {
+    /// From when on, in UNIX milliseconds.
+    since: u64,
     evaluated: u64,
     matched: u64,
+}
+
+impl Count {
+    fn none(since: u64) -> Self {
+        Self { since, evaluated: 0, matched: 0 }
+    }
+
+    fn of(self, slot: u32, acl_id: String) -> AclTotal {
+        let Self { since, evaluated, matched } = self;
+        AclTotal { slot, acl_id, since, evaluated, matched }
+    }
 }
 
 impl Gathered {
@@ -44,17 +61,13 @@ impl Gathered {
         Self { since: unix_millis(), counts: HashMap::new() }
     }
 
-    /// Adds to a rule's counts; `false` if there are too many rules for that.
-    fn add(&mut self, slot: u32, acl_id: String, count: Count) -> bool {
+    /// A rule's counts; `None` if there are too many rules for that.
+    fn of_rule(&mut self, slot: u32, acl_id: String) -> Option<&mut Count> {
         let has_room = self.counts.len() < MAX_RULES;
-        let sum = match self.counts.entry((slot, acl_id)) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) if has_room => entry.insert(Count::default()),
-            Entry::Vacant(_) => return false,
-        };
-        sum.evaluated = sum.evaluated.saturating_add(count.evaluated);
-        sum.matched = sum.matched.saturating_add(count.matched);
-        true
+        match self.counts.entry((slot, acl_id)) {
+            Entry::Occupied(entry) => Some(entry.into_mut()),
+            Entry::Vacant(entry) => has_room.then(|| entry.insert(Count::none(self.since))),
+        }
     }
 }
 
@@ -72,40 +85,67 @@ impl AclCounts {
     pub fn add(&self, counts: Vec<AclCount>) {
         let mut gathered = self.gathered();
         for AclCount { slot, acl_id, evaluated, matched } in counts {
-            self.metrics.acl_requests(evaluated, matched);
             // No other text is a rule's, and the keys must not grow with what is sent.
-            let added = super::db::is_acl_id(&acl_id)
-                && gathered.add(slot, acl_id, Count { evaluated: evaluated.into(), matched: matched.into() });
-            if !added {
+            let sum = if is_acl_id(&acl_id) { gathered.of_rule(slot, acl_id) } else { None };
+            let Some(sum) = sum else {
                 self.metrics.acl_count_dropped();
-            }
+                continue;
+            };
+            sum.evaluated = sum.evaluated.saturating_add(evaluated.into());
+            sum.matched = sum.matched.saturating_add(matched.into());
+            self.metrics.acl_requests(evaluated, matched);
         }
     }
 
     /// Writes what was gathered, each rule's as one event of its tenant's log. What could not be written is kept for
     /// the next time.
     pub async fn write(&self, database: &dyn Database) {
-        let Gathered { since, counts } = std::mem::replace(&mut *self.gathered(), Gathered::empty());
+        self.write_until(database, None).await;
+    }
+
+    /// Writes what was gathered, with pauses for others until `stopping`, or without any.
+    async fn write_until(&self, database: &dyn Database, mut stopping: Option<&mut watch::Receiver<bool>>) {
+        let Gathered { counts, .. } = std::mem::replace(&mut *self.gathered(), Gathered::empty());
         let end = unix_millis();
-        let total = |((slot, acl_id), Count { evaluated, matched })| AclTotal { slot, acl_id, evaluated, matched };
-        let totals: Vec<AclTotal> = counts.into_iter().map(total).collect();
+        let seen = counts.into_iter().filter(|(_, count)| count.evaluated > 0);
+        let totals: Vec<AclTotal> = seen.map(|((slot, acl_id), count)| count.of(slot, acl_id)).collect();
         let mut written = 0_usize;
         for next in totals.chunks(WRITTEN_RULES) {
-            if let Err(error) = database.log_acl_totals(next, since, end).await {
-                return self.keep(totals.get(written..).unwrap_or_default(), since, &error);
+            if let Some(stopping) = stopping.as_mut().filter(|_| written > 0) {
+                _ = timeout(PAUSE, stopping.wait_for(|stopping| *stopping)).await;
+            }
+            if let Err(error) = database.log_acl_totals(next, end).await {
+                return self.keep(totals.get(written..).unwrap_or_default(), &error);
             }
             written = written.saturating_add(next.len());
         }
     }
 
-    fn keep(&self, totals: &[AclTotal], since: u64, error: &Error) {
+    /// Writes what one rule did. Called before the rule is changed or deleted, because an event describes its rule as
+    /// it is when the event is written.
+    pub async fn write_rule(&self, database: &dyn Database, slot: u32, acl_id: &str) {
+        let end = unix_millis();
+        let counted = match self.gathered().counts.get_mut(&(slot, acl_id.to_owned())) {
+            Some(count) if count.evaluated > 0 => std::mem::replace(count, Count::none(end)),
+            _ => return,
+        };
+        let total = counted.of(slot, acl_id.to_owned());
+        if let Err(error) = database.log_acl_totals(std::slice::from_ref(&total), end).await {
+            self.keep(&[total], &error);
+        }
+    }
+
+    fn keep(&self, totals: &[AclTotal], error: &Error) {
         tracing::error!(rules = totals.len(), %error, "what access rules did was not written; it will be tried again");
         let mut gathered = self.gathered();
-        gathered.since = since;
-        for AclTotal { slot, acl_id, evaluated, matched } in totals.iter().cloned() {
-            if !gathered.add(slot, acl_id, Count { evaluated, matched }) {
+        for AclTotal { slot, acl_id, since, evaluated, matched } in totals.iter().cloned() {
+            let Some(sum) = gathered.of_rule(slot, acl_id) else {
                 self.metrics.acl_count_dropped();
-            }
+                continue;
+            };
+            sum.since = sum.since.min(since);
+            sum.evaluated = sum.evaluated.saturating_add(evaluated);
+            sum.matched = sum.matched.saturating_add(matched);
         }
     }
 
@@ -116,8 +156,8 @@ impl AclCounts {
         interval: Duration,
         mut stopping: watch::Receiver<bool>,
     ) {
-        while tokio::time::timeout(interval, stopping.wait_for(|stopping| *stopping)).await.is_err() {
-            self.write(&*database).await;
+        while timeout(interval, stopping.wait_for(|stopping| *stopping)).await.is_err() {
+            self.write_until(&*database, Some(&mut stopping)).await;
         }
     }
 }

@@ -30,10 +30,20 @@ impl EdgeSignals {
 
     /// The signals for which an edge that polled lately before `now` has no source.
     pub fn without_source(&self, now: Instant) -> SignalSet {
+        self.missing(now).into_iter().fold(SignalSet::default(), SignalSet::union)
+    }
+
+    /// The signals for which no edge has a source, of those that polled lately before `now`.
+    pub fn without_any_source(&self, now: Instant) -> SignalSet {
+        self.missing(now).into_iter().reduce(SignalSet::intersection).unwrap_or_default()
+    }
+
+    /// The signals that edges lack which polled lately before `now`.
+    fn missing(&self, now: Instant) -> Vec<SignalSet> {
         let all: SignalSet = Signal::ALL.into_iter().collect();
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let recent = seen.iter().filter(|(_, last)| now.saturating_duration_since(*last) <= RECENT);
-        recent.fold(SignalSet::default(), |missing, (set, _)| missing.union(all.without(*set)))
+        recent.map(|(set, _)| all.without(*set)).collect()
     }
 }
 
@@ -56,6 +66,17 @@ mod tests {
         signals.polled(Some("asn,ja3,ja4,connecting_address"), after(70));
         assert_eq!(missing(81), ["country", "subdivision"]);
         assert!(missing(131).is_empty());
+    }
+
+    #[test]
+    fn a_signal_has_no_source_anywhere_if_every_edge_that_polls_has_none() {
+        let (signals, now) = (EdgeSignals::default(), Instant::now());
+        let missing = || signals.without_any_source(now).iter().map(Signal::as_str).collect::<Vec<_>>();
+        assert!(missing().is_empty(), "nobody polled");
+        signals.polled(Some("connecting_address,asn,country,ja4"), now);
+        assert_eq!(missing(), ["subdivision", "ja3"]);
+        signals.polled(Some("ja3"), now);
+        assert_eq!(missing(), ["subdivision"]);
     }
 
     #[test]

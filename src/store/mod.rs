@@ -8,6 +8,7 @@
 //! | [`admission`] | whether a registration is accepted under the settings of this moment |
 //! | [`fleet_limit`] | how many clients all edges together may register for a tenant |
 //! | [`clock`] | what time it is |
+//! | [`blocking`] | work that keeps a processor busy, away from the threads that answer requests |
 //! | [`writer`] | many registrations, one transaction, one sync |
 //! | [`acl_counts`] | what access rules did, from the edges' reports into the tenants' logs |
 //! | [`edge_signals`] | for which signals the edges have a source |
@@ -20,6 +21,7 @@
 pub mod acl_counts;
 pub mod admin;
 pub mod admission;
+pub mod blocking;
 pub mod clock;
 pub mod db;
 pub mod edge_signals;
@@ -33,7 +35,6 @@ pub mod writer;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// Opens the database that `url` names.
 pub async fn open(url: &str, if_missing: db::IfMissing) -> Result<Arc<dyn db::Database>, db::Error> {
@@ -73,5 +74,5 @@ pub async fn keys(database: &dyn db::Database) -> Result<token::Keys, token::Err
 
 /// The time in UNIX seconds.
 pub fn unix_now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    clock::unix_millis() / 1_000
 }

@@ -1,11 +1,12 @@
 //! What access rules did, from the edges' reports into the tenants' logs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dcr_edge::edge_api::AclCount;
 use dcr_edge::store::acl_counts::AclCounts;
-use dcr_edge::store::db::{Database, IfMissing, acl_id};
+use dcr_edge::store::db::{Database, IfMissing, NewAcl, acl_id};
 use dcr_edge::store::http::metrics::Metrics;
 use serde_json::{Value, json};
 use sqlx::SqlitePool;
@@ -40,14 +41,14 @@ fn a_stop_writes_what_the_rules_did_and_forgets_those_that_are_gone() {
         owner.send("POST", "/api/v2/network-acls", &acl).json()["id"].as_str().unwrap().to_owned()
     };
     let (kept, gone, quiet) = (create("kept"), create("gone"), create("quiet"));
+    owner.call("DELETE", &format!("/api/v2/network-acls/{gone}"), &[], None);
     let unknown = acl_id().unwrap();
     let counts = [(1, kept.as_str(), 3, 1), (1, &gone, 5, 5), (2, &kept, 7, 7), (1, &unknown, 1, 1), (1, "x", 1, 1)];
     assert_eq!(edge.send("POST", PATH, &report(&counts)).status, 204);
     assert_eq!(edge.send("POST", PATH, &report(&[(1, &kept, 4_294_967_295, 2)])).status, 204);
-    assert_eq!(store.metric("dcr_store_acl_evaluations_total"), 4_294_967_312.0);
-    assert_eq!(store.metric("dcr_store_acl_matches_total"), 17.0);
+    assert_eq!(store.metric("dcr_store_acl_evaluations_total"), 4_294_967_311.0);
+    assert_eq!(store.metric("dcr_store_acl_matches_total"), 16.0);
     assert_eq!(store.metric("dcr_store_acl_counts_dropped_total"), 1.0);
-    assert_eq!(owner.call("DELETE", &format!("/api/v2/network-acls/{gone}"), &[], None).status, 204);
     assert_eq!(store.process.terminate().code(), Some(0));
 
     let events = folder.with_tables(events);
@@ -74,13 +75,66 @@ fn a_stop_writes_what_the_rules_did_and_forgets_those_that_are_gone() {
 }
 
 #[test]
+fn what_a_rule_did_is_written_as_it_was_before_it_is_changed_or_deleted() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let (edge, owner) = (store.edge(), store.owner("default"));
+    let rule = json!({"action": {"block": true}, "match_all": true, "scope": "dcr"});
+    let acl = json!({"description": "old", "active": true, "priority": 4, "rule": rule});
+    let id = owner.send("POST", "/api/v2/network-acls", &acl).json()["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v2/network-acls/{id}");
+    let count = |evaluated| assert_eq!(edge.send("POST", PATH, &report(&[(1, &id, evaluated, 1)])).status, 204);
+    count(3);
+    let change = json!({"description": "new", "priority": 5, "rule": {"action": {"allow": true}}});
+    assert_eq!(owner.send("PATCH", &path, &change).status, 200);
+    count(4);
+    assert_eq!(owner.call("DELETE", &path, &[], None).status, 204);
+    assert_eq!(store.process.terminate().code(), Some(0));
+
+    let events = folder.with_tables(events);
+    let [(1, _, before), (1, _, after)] = &events[..] else { panic!("{events:?}") };
+    let shown = |event: &Value| {
+        let parts = [&event["description"], &event["priority"], &event["action"], &event["total_request_count"]];
+        json!(parts)
+    };
+    assert_eq!(shown(before), json!(["old", 4, {"block": true}, {"successes": 3}]));
+    assert_eq!(shown(after), json!(["new", 5, {"allow": true}, {"successes": 4}]));
+    assert_eq!(before["end_time"], after["start_time"]);
+}
+
+#[test]
+fn counts_of_more_rules_than_are_kept_are_dropped_and_counted() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let edge = store.edge();
+    let ids: Vec<String> = (0..200_001).map(|number| format!("acl_{number:0>22}")).collect();
+    for ids in ids.chunks(1_000) {
+        let counts: Vec<_> = ids.iter().map(|id| (1, id.as_str(), 2, 1)).collect();
+        assert_eq!(edge.send("POST", PATH, &report(&counts)).status, 204);
+    }
+    // One that is there goes on.
+    assert_eq!(edge.send("POST", PATH, &report(&[(1, &ids[0], 2, 1)])).status, 204);
+    assert_eq!(store.metric("dcr_store_acl_counts_dropped_total"), 1.0);
+    assert_eq!(store.metric("dcr_store_acl_evaluations_total"), 400_002.0);
+    assert_eq!(store.metric("dcr_store_acl_matches_total"), 200_001.0);
+}
+
+#[test]
 fn a_report_that_is_none_is_refused() {
     let folder = Folder::with_default_tenant();
     let store = folder.serve();
     let (edge, id) = (store.edge(), acl_id().unwrap());
     let many = vec![(1, id.as_str(), 1, 1); 1_001];
     assert_eq!(edge.send("POST", PATH, &report(&many[1..])).status, 204);
-    for bad in [report(&many), json!({}), json!([]), json!({"counts": [{"slot": 1}]}), json!({"counts": [], "x": 1})] {
+    let more_matched = report(&[(1, id.as_str(), 1, 1), (1, id.as_str(), 1, 2)]);
+    for bad in [
+        report(&many),
+        more_matched,
+        json!({}),
+        json!([]),
+        json!({"counts": [{"slot": 1}]}),
+        json!({"counts": [], "x": 1}),
+    ] {
         let answer = edge.send("POST", PATH, &bad);
         assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("invalid_request")), "{answer:?}");
     }
@@ -96,6 +150,7 @@ async fn what_cannot_be_written_is_written_the_next_time() {
     database.create_tenant(&serde_json::from_value(tenant).unwrap()).await.unwrap();
     let rule = json!({"action": {"block": true}, "match_all": true, "scope": "tenant"});
     let acl = serde_json::from_value(json!({"description": "d", "active": true, "rule": rule})).unwrap();
+    let acl = NewAcl::new(&acl).unwrap();
     let id = acl_id().unwrap();
     database.create_network_acl(1, &id, &acl, 0).await.unwrap().unwrap();
     let tables = SqlitePool::connect(&folder.url()).await.unwrap();
@@ -128,6 +183,46 @@ async fn what_cannot_be_written_is_written_the_next_time() {
     let events = events(&tables).await;
     let [(1, _, data)] = &events[..] else { panic!("{events:?}") };
     assert_eq!((&data["match"]["success"], &data["total_request_count"]["successes"]), (&json!(2), &json!(3)));
+    tables.close().await;
+    database.close().await;
+}
+
+#[tokio::test]
+async fn what_was_written_before_a_failure_is_not_written_again() {
+    let folder = Folder::empty();
+    let database = dcr_edge::store::open(&folder.url(), IfMissing::Create).await.unwrap();
+    let rule = json!({"action": {"block": true}, "match_all": true, "scope": "tenant"});
+    let acl = serde_json::from_value(json!({"description": "d", "active": true, "rule": rule})).unwrap();
+    let acl = NewAcl::new(&acl).unwrap();
+    let mut ids = Vec::new();
+    for (slot, name) in [(1, "a"), (2, "b")] {
+        let tenant = json!({"name": name, "domains": [format!("{name}.example")], "settings": {}});
+        database.create_tenant(&serde_json::from_value(tenant).unwrap()).await.unwrap();
+        for _ in 0..600 {
+            let id = acl_id().unwrap();
+            database.create_network_acl(slot, &id, &acl, 0).await.unwrap().unwrap();
+            ids.push((slot, id));
+        }
+    }
+    let tables = SqlitePool::connect(&folder.url()).await.unwrap();
+    // One transaction writes a thousand, and the next one fails.
+    let trigger = "CREATE TRIGGER full BEFORE INSERT ON tenant_log \
+                   WHEN (SELECT count(*) FROM tenant_log) >= 1000 BEGIN SELECT RAISE(ABORT, 'full'); END";
+    sqlx::query(trigger).execute(&tables).await.unwrap();
+    let counts = AclCounts::new(Arc::new(Metrics::default()));
+    let count = |(slot, id): &(u32, String)| AclCount { slot: *slot, acl_id: id.clone(), evaluated: 2, matched: 1 };
+    counts.add(ids.iter().map(count).collect());
+    counts.write(&*database).await;
+    assert_eq!(events(&tables).await.len(), 1_000);
+    sqlx::query("DROP TRIGGER full").execute(&tables).await.unwrap();
+    counts.write(&*database).await;
+    counts.write(&*database).await;
+    let written = events(&tables).await;
+    let rules: HashSet<_> = written.iter().map(|(slot, _, data)| (*slot, data["acl_id"].as_str().unwrap())).collect();
+    assert_eq!((written.len(), rules.len()), (1_200, 1_200));
+    assert!(written.iter().all(|(.., data)| data["total_request_count"]["successes"] == 2));
+    let starts: HashSet<_> = written.iter().map(|(.., data)| data["start_time"].as_str().unwrap()).collect();
+    assert_eq!(starts.len(), 1, "{starts:?}");
     tables.close().await;
     database.close().await;
 }

@@ -7,7 +7,8 @@ use dcr_edge::registration::ErrorCode;
 use dcr_edge::store::admission::{NewClient, Refusal};
 use dcr_edge::store::clock::{BootId, Now, Steady};
 use dcr_edge::store::db::{
-    Arrival, Database, Error, IfMissing, Registered, StoredAcl, acl_id, update_network_acl, update_tenant,
+    Arrival, Database, Error, IfMissing, NewAcl, Registered, StoredAcl, acl_id, update_known_tenant,
+    update_network_acl, update_tenant,
 };
 use dcr_edge::tenant::{Name, Snapshot, Tenant};
 use serde_json::{Value, json};
@@ -68,7 +69,10 @@ rules! {
     two_changes_to_one_access_rule_at_the_same_time_both_count
     an_access_rule_of_another_tenant_is_out_of_reach
     a_reader_is_told_the_active_access_rules_in_the_order_of_evaluation
+    only_what_alters_the_list_of_active_rules_is_told
     a_page_of_the_feed_has_the_large_rules_of_one_tenant_at_most
+    a_change_to_a_tenant_that_is_another_by_now_is_not_made
+    user_agents_with_wildcards_have_an_end_in_active_rules
     a_tenant_redirects_to_no_host_of_its_own
 }
 
@@ -551,7 +555,11 @@ async fn slot(database: &dyn Database, tenant: &str) -> u32 {
 }
 
 async fn create_acl(database: &dyn Database, tenant: u32, acl: &NetworkAcl) -> Result<StoredAcl, Error> {
-    database.create_network_acl(tenant, &acl_id().unwrap(), acl, NOW * 1_000).await.map(Option::unwrap)
+    database.create_network_acl(tenant, &acl_id().unwrap(), &new(acl), NOW * 1_000).await.map(Option::unwrap)
+}
+
+fn new(acl: &NetworkAcl) -> NewAcl {
+    NewAcl::new(acl).unwrap()
 }
 
 async fn descriptions(database: &dyn Database, tenant: u32) -> Vec<String> {
@@ -574,7 +582,7 @@ async fn access_rules_stand_in_the_order_of_priority_and_then_of_creation(databa
     assert!(database.network_acls(1, 4, 2).await.unwrap().acls.is_empty());
     // A change is no new creation.
     let changed = acl("still first", Some(1), block_asn(2));
-    database.replace_network_acl(1, &created[1], &changed, NOW).await.unwrap().unwrap();
+    database.replace_network_acl(1, &created[1], &new(&changed), NOW).await.unwrap().unwrap();
     database.delete_network_acl(1, &created[2].id).await.unwrap();
     database.delete_network_acl(1, &created[2].id).await.unwrap();
     assert_eq!(descriptions(&*database, 1).await, ["still first", "second", "third"]);
@@ -595,7 +603,7 @@ async fn a_stale_change_of_an_access_rule_is_not_written(database: Arc<dyn Datab
     database.create_tenant(&tenant("a", json!({}))).await.unwrap();
     let stored = create_acl(&*database, 1, &acl("one", Some(3), block_asn(1))).await.unwrap();
     assert_eq!((stored.created_at, stored.updated_at), (NOW * 1_000, NOW * 1_000));
-    let second = acl("two", None, block_asn(2));
+    let second = new(&acl("two", None, block_asn(2)));
     let after = database.replace_network_acl(1, &stored, &second, NOW * 1_000 + 7).await.unwrap().unwrap();
     assert_eq!((after.priority, after.created_at, after.updated_at), (3, NOW * 1_000, NOW * 1_000 + 7));
     assert!(database.replace_network_acl(1, &stored, &second, NOW).await.unwrap().is_none());
@@ -613,7 +621,7 @@ async fn two_changes_to_one_access_rule_at_the_same_time_both_count(database: Ar
     let change = |letter: &'static str| {
         let (database, id) = (Arc::clone(&database), stored.id.clone());
         async move {
-            let add = |stored: &StoredAcl| {
+            let add = move |stored: &StoredAcl| {
                 let rule = serde_json::from_str(stored.rule.get()).unwrap();
                 Ok::<_, Error>(acl(&format!("{}{letter}", stored.description), None, rule))
             };
@@ -631,7 +639,7 @@ async fn an_access_rule_of_another_tenant_is_out_of_reach(database: Arc<dyn Data
     database.create_tenant(&tenant("b", json!({}))).await.unwrap();
     let stored = create_acl(&*database, 1, &acl("a's", None, block_asn(1))).await.unwrap();
     assert!(database.network_acl(2, &stored.id).await.unwrap().is_none());
-    let other = acl("b's", None, block_asn(2));
+    let other = new(&acl("b's", None, block_asn(2)));
     assert!(database.replace_network_acl(2, &stored, &other, NOW).await.unwrap().is_none());
     database.delete_network_acl(2, &stored.id).await.unwrap();
     assert!(descriptions(&*database, 2).await.is_empty() && database.active_rules(2).await.unwrap().is_empty());
@@ -658,7 +666,7 @@ async fn a_reader_is_told_the_active_access_rules_in_the_order_of_evaluation(dat
     let inactive = create_acl(&*database, 1, &inactive).await.unwrap();
     let rule = create_acl(&*database, 2, &acl("d", None, block_asn(60))).await.unwrap();
     let changed = since(start.head).await;
-    assert_eq!(changed.head, start.head + 6);
+    assert_eq!(changed.head, start.head + 5);
     assert_eq!(
         changed.tenants.iter().map(told).collect::<Vec<_>>(),
         [("a".to_owned(), vec![10, 20, 30, 40]), ("b".to_owned(), vec![60])]
@@ -669,7 +677,7 @@ async fn a_reader_is_told_the_active_access_rules_in_the_order_of_evaluation(dat
     assert_eq!(all.tenants.iter().map(|change| told(change).1.len()).collect::<Vec<_>>(), [0, 4, 1]);
 
     let active = acl("d", None, block_asn(50));
-    database.replace_network_acl(1, &inactive, &active, NOW).await.unwrap().unwrap();
+    database.replace_network_acl(1, &inactive, &new(&active), NOW).await.unwrap().unwrap();
     let changed = since(changed.head).await;
     assert_eq!(told(&changed.tenants[0]).1, [50, 10, 20, 30, 40]);
     database.delete_network_acl(2, &rule.id).await.unwrap();
@@ -682,6 +690,68 @@ async fn a_reader_is_told_the_active_access_rules_in_the_order_of_evaluation(dat
     };
     update_network_acl(&*database, 1, &inactive.id, NOW + 1, same).await.unwrap().unwrap();
     assert_eq!(since(deleted.head).await.head, deleted.head);
+}
+
+async fn only_what_alters_the_list_of_active_rules_is_told(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let inactive = NetworkAcl { active: false, ..acl("inactive", Some(1), block_asn(1)) };
+    let first = create_acl(&*database, 1, &acl("first", Some(5), block_asn(2))).await.unwrap();
+    create_acl(&*database, 1, &acl("second", Some(9), block_asn(3))).await.unwrap();
+    let start = database.changes(0, None).await.unwrap();
+    let head = async || database.changes(0, None).await.unwrap().head;
+
+    let inactive = create_acl(&*database, 1, &inactive).await.unwrap();
+    let replace = async |stored: &StoredAcl, acl: NetworkAcl| {
+        let replaced = database.replace_network_acl(1, stored, &new(&acl), NOW).await.unwrap().unwrap();
+        assert!(replaced.version > stored.version, "a change that began before is not written");
+        replaced
+    };
+    let inactive = replace(&inactive, NetworkAcl { active: false, ..acl("x", Some(7), block_asn(4)) }).await;
+    let first = replace(&first, acl("described", Some(5), block_asn(2))).await;
+    let first = replace(&first, acl("described", Some(8), block_asn(2))).await;
+    assert_eq!(head().await, start.head);
+
+    let first = replace(&first, acl("described", Some(10), block_asn(2))).await;
+    assert_eq!(head().await, start.head + 1, "another order");
+    let first = replace(&first, acl("described", Some(10), block_asn(5))).await;
+    assert_eq!(head().await, start.head + 2, "another rule");
+    replace(&first, NetworkAcl { active: false, ..acl("described", None, block_asn(5)) }).await;
+    assert_eq!(head().await, start.head + 3, "one less");
+    assert!(!database.delete_network_acl(1, &inactive.id).await.unwrap());
+    assert_eq!(head().await, start.head + 3);
+}
+
+async fn a_change_to_a_tenant_that_is_another_by_now_is_not_made(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let known = database.tenant(&name("a")).await.unwrap().unwrap();
+    let add = |mut tenant: Tenant| {
+        tenant.domains.push("x.example".parse().unwrap());
+        Ok::<_, Error>(tenant)
+    };
+    let changed = update_known_tenant(&*database, &known, at(NOW), add).await.unwrap().unwrap();
+    assert_eq!(changed.after.domains.len(), known.tenant.domains.len() + 1);
+    database.delete_tenant(&name("a")).await.unwrap();
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    assert!(update_known_tenant(&*database, &known, at(NOW), add).await.unwrap().is_none());
+    assert_eq!(database.tenant(&name("a")).await.unwrap().unwrap().tenant, known.tenant);
+}
+
+async fn user_agents_with_wildcards_have_an_end_in_active_rules(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let agents = |count: usize, length: usize| {
+        let agents: Vec<String> = (0..count).map(|number| format!("{number:0>0$}*", length - 1)).collect();
+        json!({"action": {"block": true}, "match": {"user_agents": agents}, "scope": "tenant"})
+    };
+    let refused = create_acl(&*database, 1, &acl("d", None, agents(1_001, 5))).await.unwrap_err();
+    assert!(refused.to_string().contains("1001 user_agents with a * in active rules"), "{refused}");
+    create_acl(&*database, 1, &acl("most", None, agents(32, 512))).await.unwrap();
+    let refused = create_acl(&*database, 1, &acl("d", None, agents(1, 2))).await.unwrap_err();
+    assert!(refused.to_string().contains("16386 bytes of user_agents with a *"), "{refused}");
+
+    let more = acl("more", None, agents(1, 2));
+    let inactive = create_acl(&*database, 1, &NetworkAcl { active: false, ..more.clone() }).await.unwrap();
+    let refused = database.replace_network_acl(1, &inactive, &new(&more), NOW).await;
+    assert!(matches!(refused, Err(Error::TooManyAcls(_))));
 }
 
 async fn a_page_of_the_feed_has_the_large_rules_of_one_tenant_at_most(database: Arc<dyn Database>) {
@@ -716,7 +786,7 @@ async fn a_tenant_redirects_to_no_host_of_its_own(database: Arc<dyn Database>) {
     let refused = create_acl(&*database, 1, &redirect("WWW.a.example")).await.unwrap_err();
     assert!(matches!(&refused, Error::RedirectsToItself(host) if host == "www.a.example"), "{refused}");
     let stored = create_acl(&*database, 1, &redirect("x.example")).await.unwrap();
-    let replaced = database.replace_network_acl(1, &stored, &redirect("a.example"), NOW).await;
+    let replaced = database.replace_network_acl(1, &stored, &new(&redirect("a.example")), NOW).await;
     assert!(matches!(replaced, Err(Error::RedirectsToItself(_))));
 
     let add = |mut tenant: Tenant| {
@@ -727,6 +797,6 @@ async fn a_tenant_redirects_to_no_host_of_its_own(database: Arc<dyn Database>) {
     let refused = update_tenant(&*database, &name("a"), at(NOW), add).await.unwrap_err();
     assert!(matches!(&refused, Error::HostRedirectedTo { acl, .. } if *acl == stored.id), "{refused}");
     assert_eq!(database.tenant(&name("a")).await.unwrap(), before);
-    database.replace_network_acl(1, &stored, &acl("blocks", None, block_asn(1)), NOW).await.unwrap().unwrap();
+    database.replace_network_acl(1, &stored, &new(&acl("blocks", None, block_asn(1))), NOW).await.unwrap().unwrap();
     update_tenant(&*database, &name("a"), at(NOW), add).await.unwrap();
 }

@@ -1,14 +1,16 @@
 //! The Management API's access rules over HTTP.
 
 use std::collections::HashSet;
+use std::io::{Read, Write};
 use std::sync::Barrier;
 use std::thread;
 
-use dcr_edge::store::db::acl_id;
+use dcr_edge::store::db::{NewAcl, acl_id};
 use dcr_edge::store::token::{Claims, MANAGEMENT_SCOPES};
 use dcr_edge::store::unix_now;
 use serde_json::{Value, json};
 
+use crate::support::process::PATIENCE;
 use crate::support::store::{Answer, Caller, Folder, Store};
 
 const PATH: &str = "/api/v2/network-acls";
@@ -176,6 +178,10 @@ fn bad_input_is_refused_at_every_verb_and_the_member_named() {
             everybody(json!({"redirect": true, "redirect_uri": "https://Default.example:8443/x"})),
             "rule.action.redirect_uri: default.example is a host of this tenant",
         ),
+        (
+            everybody(json!({"redirect": true, "redirect_uri": "https://default%2Eexample/x"})),
+            "rule.action: redirect_uri: expected a host in its plain form",
+        ),
         (json!({"action": {"block": true}, "match_all": true, "scope": "all"}), "rule.scope: unknown variant"),
         (matching(json!({"countries": ["CH"]})), "rule.match.countries: unknown field"),
         (matching(json!({"auth0_managed": ["x"]})), "rule.match.auth0_managed: this signal"),
@@ -269,7 +275,7 @@ fn a_tenant_has_a_thousand_rules_and_a_hundred_thousand_ranges_and_no_more() {
     assert_eq!((&rules[0]["id"], &rules[0]["rule"]), (&most["id"], &most["rule"]));
 
     let one_more = block(json!({"match": {"ipv4_cidrs": ["10.0.0.1"]}}));
-    let says = "rule: the tenant would have 100001 addresses and ranges in all rules together, and 100000 are the most";
+    let says = "rule: the tenant would have 100001 addresses and ranges, and 100000 are the most in all rules together";
     assert_refused(&owner.send("POST", PATH, &one_more), "invalid_body", says);
     let both = json!({"rule": {"match": {"ipv6_cidrs": ranges(100_000), "ipv4_cidrs": ["10.0.0.1"]}}});
     assert_refused(&owner.send("PATCH", &of(&most["id"]), &both), "invalid_body", says);
@@ -283,7 +289,7 @@ fn a_tenant_has_a_thousand_rules_and_a_hundred_thousand_ranges_and_no_more() {
 
     let asn = |number: u32| {
         let acl = block(json!({"match": {"asns": [number]}}));
-        serde_json::from_value(acl).unwrap()
+        NewAcl::new(&serde_json::from_value(acl).unwrap()).unwrap()
     };
     folder.with_database(async |database| {
         for number in 2..1_000 {
@@ -351,7 +357,7 @@ fn a_domain_to_which_a_rule_redirects_is_refused_and_the_rule_named() {
 }
 
 fn warnings(answer: &Answer) -> Vec<&str> {
-    assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+    assert!(matches!(answer.status, 200 | 201 | 204), "{answer:?}");
     let warnings = answer.all("warning");
     assert!(warnings.iter().all(|text| text.starts_with("299 - \"") && text.ends_with(".\"")), "{warnings:?}");
     warnings
@@ -367,13 +373,95 @@ fn rules_that_lock_everybody_out_of_the_management_api_are_warned_of() {
     let [warning] = warnings(&answer)[..] else { panic!("{answer:?}") };
     assert!(warning.contains("refuse every request to the Management API") && warning.contains("own port stays open"));
     let path = of(&answer.json()["id"]);
-    assert_eq!(warnings(&owner.send("PATCH", &path, &json!({"description": "x"}))).len(), 1);
+    // What changes nothing for anybody is not warned of again.
+    assert_eq!(warnings(&owner.send("PATCH", &path, &json!({"description": "x"}))).len(), 0);
     assert_eq!(warnings(&owner.send("PATCH", &path, &json!({"rule": {"action": {"log": true}}}))).len(), 0);
     assert_eq!(warnings(&owner.send("PATCH", &path, &json!({"rule": {"action": {"log": false}}}))).len(), 1);
     assert_eq!(warnings(&owner.send("PATCH", &path, &json!({"active": false}))).len(), 0);
     // As it was told, the store's own port stays open.
     assert_eq!(warnings(&owner.send("PUT", &path, &block(json!({"match_all": true})))).len(), 1);
     assert_eq!(owner.get(PATH).status, 200);
+}
+
+#[test]
+fn a_deletion_that_locks_everybody_out_is_warned_of() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let allow = json!({"action": {"allow": true}, "match": {"ipv4_cidrs": ["198.51.100.0/24"]}, "scope": "management"});
+    let allow = of(&create(&owner, &acl(allow))["id"]);
+    let mut inactive = block(json!({"match": {"asns": [1]}}));
+    inactive["active"] = json!(false);
+    let inactive = of(&create(&owner, &inactive)["id"]);
+    create(&owner, &block(json!({"match_all": true})));
+    let gateway = [("x-dcr-client-address", "198.51.100.7")];
+    assert!(warnings(&owner.call("DELETE", &inactive, &gateway, None)).is_empty());
+    let deleted = owner.call("DELETE", &allow, &gateway, None);
+    let [all, own] = warnings(&deleted)[..] else { panic!("{deleted:?}") };
+    assert_eq!((deleted.status, deleted.text.as_str()), (204, ""));
+    assert!(all.contains("refuse every request to the Management API"), "{all}");
+    assert!(own.contains("refuse your own requests to the Management API from 198.51.100.7"), "{own}");
+    assert!(warnings(&owner.call("DELETE", &allow, &gateway, None)).is_empty(), "it is gone");
+}
+
+#[test]
+fn what_is_known_of_every_request_counts_for_a_lock_out() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let warn = |condition: Value| {
+        let answer = owner.send("POST", PATH, &block(condition));
+        owner.call("DELETE", &of(&answer.json()["id"]), &[], None);
+        warnings(&answer).iter().filter(|text| text.contains("refuse every request")).count()
+    };
+    assert_eq!(warn(json!({"match": {"hostnames": ["other.example"]}})), 0);
+    assert_eq!(warn(json!({"match": {"hostnames": ["other.example", "default.example"]}})), 1);
+    let ja4 = json!({"not_match": {"ja4_fingerprints": ["t13d1516h2_8daaf6152771_02713d6af862"]}});
+    assert_eq!(warn(ja4.clone()), 0, "no edge polls");
+    assert_eq!(store.edge().get("/edge/v1/changes").status, 200);
+    assert_eq!(warn(ja4.clone()), 1);
+    assert_eq!(store.edge().get("/edge/v1/changes?signals=ja4").status, 200);
+    assert_eq!(warn(ja4), 0, "one edge has it");
+}
+
+#[test]
+fn an_error_has_a_part_of_what_was_sent_at_most() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let created = create(&owner, &block(json!({"match": {"asns": [1]}})));
+    let long = "x".repeat(7 * 1024 * 1024);
+    let body = json!({"description": "d", "active": true, "rule": {long: 1}});
+    for (method, path) in [("POST", PATH), ("PUT", &of(&created["id"])), ("PATCH", &of(&created["id"]))] {
+        let answer = owner.send(method, path, &body);
+        assert_refused(&answer, "invalid_body", "rule.xxx");
+        assert!(answer.text.len() < 1_000, "{}", answer.text.len());
+    }
+}
+
+#[test]
+fn a_token_without_the_scope_is_refused_before_the_body_is_read() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let claims = Claims::management(1, &"default.example".parse().unwrap(), "x".to_owned(), unix_now(), 60);
+    let token = folder.keys().mint(&claims).unwrap();
+    for (method, path) in [
+        ("POST", PATH),
+        ("PUT", "/api/v2/network-acls/x"),
+        ("PATCH", "/api/v2/network-acls/x"),
+        ("PATCH", "/api/v2/tenants/settings"),
+    ] {
+        let mut connection = std::net::TcpStream::connect(store.address()).unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\ncontent-length: 100000\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).unwrap();
+        let mut status = [0; 12];
+        connection.read_exact(&mut status).unwrap();
+        assert_eq!(status, *b"HTTP/1.1 403", "{method} {path}");
+    }
 }
 
 #[test]
@@ -386,7 +474,6 @@ fn rules_that_refuse_the_client_that_sends_them_are_warned_of() {
         ("content-type", "application/json"),
         ("x-dcr-client-address", "198.51.100.7"),
         ("user-agent", "tool/1.0"),
-        ("host", "Default.example:8443"),
         ("x-dcr-geo-country", "CH"),
         ("x-dcr-geo-region", "ZH"),
         ("x-dcr-geo-asn", "64500"),
@@ -399,12 +486,14 @@ fn rules_that_refuse_the_client_that_sends_them_are_warned_of() {
         (json!({"match": {"ipv4_cidrs": ["203.0.113.0/24"]}}), false),
         (json!({"not_match": {"ipv4_cidrs": ["203.0.113.0/24"]}}), true),
         (json!({"match": {"asns": [64500], "geo_country_codes": ["ch"], "geo_subdivision_codes": ["CH-ZH"]}}), true),
-        (json!({"match": {"user_agents": ["tool/*"], "hostnames": ["default.example"]}}), true),
+        (json!({"match": {"user_agents": ["tool/*"]}}), true),
         (json!({"match": {"user_agents": ["curl/*"]}}), false),
         // What the store does not see may be otherwise at the edge.
         (json!({"not_match": {"ja4_fingerprints": ["t13d1516h2_8daaf6152771_02713d6af862"]}}), false),
         (json!({"not_match": {"ja3_fingerprints": ["773906b0efdefa24a7f2b8eb6985bf37"]}}), false),
         (json!({"not_match": {"connecting_ipv4_cidrs": ["10.0.0.0/8"]}}), false),
+        // The store does not see the name in the TLS hello.
+        (json!({"not_match": {"hostnames": ["x.example"]}}), false),
     ] {
         let answer = patch(&gateway, &condition);
         let warnings = warnings(&answer);
@@ -412,6 +501,20 @@ fn rules_that_refuse_the_client_that_sends_them_are_warned_of() {
         assert!(warnings.iter().all(|text| text.contains("refuse your own requests") && text.contains("198.51.100.7")));
         assert!(self::warnings(&patch(&gateway[..1], &condition)).is_empty(), "not through a gateway");
     }
+    // So it may also be a rule before that decides otherwise, unless that only monitors.
+    let by_peer = json!({"match": {"connecting_ipv4_cidrs": ["10.0.0.0/8"]}, "scope": "tenant"});
+    let before = |action: Value| {
+        let mut rule = by_peer.clone();
+        rule["action"] = action;
+        json!({"description": "before", "active": true, "priority": 0, "rule": rule})
+    };
+    let before_it = of(&create(&owner, &before(json!({"allow": true})))["id"]);
+    let mine = |address: &str| json!({"match": {"ipv4_cidrs": [address]}});
+    assert!(warnings(&patch(&gateway, &mine("198.51.100.7"))).is_empty());
+    owner.send("PUT", &before_it, &before(json!({"allow": true, "log": true})));
+    assert_eq!(warnings(&patch(&gateway, &mine("198.51.100.0/25"))).len(), 1);
+    owner.call("DELETE", &before_it, &[], None);
+
     let registrations = json!({"match_all": true, "scope": "dcr"});
     assert!(warnings(&patch(&gateway, &registrations)).is_empty());
     let redirect = json!({"redirect": true, "redirect_uri": "https://x.example/"});

@@ -274,6 +274,11 @@ impl Store {
         Caller::new(self.address)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A client with an edge's token.
     pub fn edge(&self) -> Caller {
         let claims = Claims::edge(dcr_edge::store::unix_now(), 600);

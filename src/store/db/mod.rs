@@ -6,14 +6,15 @@
 mod network_acl;
 mod sqlite;
 
-pub use network_acl::{ACLS_SUMMARY, AclPage, AclTotal, StoredAcl, acl_id, is_acl_id, update_network_acl};
+pub use network_acl::{
+    ACLS_SUMMARY, AclPage, AclTotal, ChangedAcl, NewAcl, StoredAcl, acl_id, is_acl_id, update_network_acl,
+};
 pub use sqlite::Sqlite;
 
 use async_trait::async_trait;
 
 use super::admission::{NewClient, Refusal};
 use super::clock::Now;
-use crate::acl::{NetworkAcl, Rule};
 use crate::edge_api::Changes;
 use crate::tenant::{Domain, Name, Tenant};
 
@@ -100,19 +101,20 @@ pub trait Database: Send + Sync {
     /// So many access rules of the tenant in slot `tenant`, in the order of evaluation, after the first `offset`.
     async fn network_acls(&self, tenant: u32, offset: u64, limit: u32) -> Result<AclPage, Error>;
 
-    /// The rules of the tenant's active access rules, in the order of evaluation.
-    async fn active_rules(&self, tenant: u32) -> Result<Vec<Rule>, Error>;
+    /// What the tenant's active access rules do, in the order of evaluation: each a [`crate::acl::Rule`] as JSON.
+    async fn active_rules(&self, tenant: u32) -> Result<Vec<String>, Error>;
 
     /// The tenant's access rule with this id.
     async fn network_acl(&self, tenant: u32, id: &str) -> Result<Option<StoredAcl>, Error>;
 
     /// Adds an access rule at `now`, in UNIX milliseconds; without a priority it comes last. `None` if the tenant was
-    /// deleted. [`Error::TooManyAcls`] and [`Error::RedirectsToItself`] leave everything as it was.
+    /// deleted. [`Error::TooManyAcls`] and [`Error::RedirectsToItself`] leave everything as it was. The change feed
+    /// tells the tenant anew if this, or one of the next two calls, alters the list of its active rules.
     async fn create_network_acl(
         &self,
         tenant: u32,
         id: &str,
-        acl: &NetworkAcl,
+        acl: &NewAcl,
         now: u64,
     ) -> Result<Option<StoredAcl>, Error>;
 
@@ -122,16 +124,16 @@ pub trait Database: Send + Sync {
         &self,
         tenant: u32,
         stored: &StoredAcl,
-        acl: &NetworkAcl,
+        acl: &NewAcl,
         now: u64,
     ) -> Result<Option<StoredAcl>, Error>;
 
-    /// Deletes an access rule, if there is one.
-    async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<(), Error>;
+    /// Deletes an access rule, if there is one, and says whether one was active.
+    async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<bool, Error>;
 
-    /// Writes into the tenants' logs what access rules did between two times, in UNIX milliseconds, in one
-    /// transaction. Rules that are gone are left out.
-    async fn log_acl_totals(&self, totals: &[AclTotal], start: u64, end: u64) -> Result<(), Error>;
+    /// Writes into the tenants' logs what access rules did until `end`, in UNIX milliseconds, in one transaction. Rules
+    /// that are gone are left out.
+    async fn log_acl_totals(&self, totals: &[AclTotal], end: u64) -> Result<(), Error>;
 
     /// Ends all work in an orderly way. No call may follow.
     async fn close(&self);
@@ -191,7 +193,27 @@ pub async fn update_tenant<E: From<Error>>(
     now: Now,
     change: impl Fn(Tenant) -> Result<Tenant, E>,
 ) -> Result<Option<Changed>, E> {
-    while let Some(before) = database.tenant(name).await? {
+    update_tenant_if(database, name, now, |_| true, change).await
+}
+
+/// Like [`update_tenant`], unless the tenant was deleted since it was read as `known`. Another may have its name then.
+pub async fn update_known_tenant<E: From<Error>>(
+    database: &dyn Database,
+    known: &StoredTenant,
+    now: Now,
+    change: impl Fn(Tenant) -> Result<Tenant, E>,
+) -> Result<Option<Changed>, E> {
+    update_tenant_if(database, &known.tenant.name, now, |found| found.slot == known.slot, change).await
+}
+
+async fn update_tenant_if<E: From<Error>>(
+    database: &dyn Database,
+    name: &Name,
+    now: Now,
+    is_meant: impl Fn(&StoredTenant) -> bool,
+    change: impl Fn(Tenant) -> Result<Tenant, E>,
+) -> Result<Option<Changed>, E> {
+    while let Some(before) = database.tenant(name).await?.filter(&is_meant) {
         let tenant = change(before.tenant.clone())?;
         let after = StoredTenant { tenant, ..before };
         if after.tenant == before.tenant || database.replace_tenant(&after, now).await? {

@@ -1,11 +1,14 @@
 //! Access rules as the database has them.
 
+use std::sync::Arc;
+
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Database, Error};
-use crate::acl::NetworkAcl;
+use crate::acl::{Effect, NetworkAcl, Rule, Size};
 use crate::registration::prefixed_id;
+use crate::store::blocking;
 use crate::store::clock::rfc3339;
 
 /// What an access rule's id begins with.
@@ -30,7 +33,7 @@ pub fn is_acl_id(text: &str) -> bool {
 pub struct StoredAcl {
     /// Its id.
     pub id: String,
-    /// The number of its last change.
+    /// How often it was written.
     pub version: u64,
     /// What it is for.
     pub description: String,
@@ -48,11 +51,48 @@ pub struct StoredAcl {
 
 impl StoredAcl {
     /// Whether it says what `acl` says; one without a priority says nothing about that.
-    fn says(&self, acl: &NetworkAcl) -> bool {
+    fn says(&self, acl: &NewAcl) -> bool {
         self.description == acl.description
             && self.active == acl.active
             && acl.priority.is_none_or(|priority| priority == self.priority)
-            && serde_json::to_string(&acl.rule).is_ok_and(|rule| rule == self.rule.get())
+            && self.rule.get() == acl.rule.get()
+    }
+}
+
+/// An access rule that is to be written. What takes long is done when it is made.
+#[derive(Clone, Debug)]
+pub struct NewAcl {
+    /// What it is for.
+    pub description: String,
+    /// Whether it is evaluated.
+    pub active: bool,
+    /// Its place in the order of evaluation.
+    pub priority: Option<u32>,
+    /// The [`Rule`] as JSON.
+    pub rule: Box<RawValue>,
+    /// How much there is in it.
+    pub size: Size,
+    /// The host to which it redirects.
+    pub redirect_host: Option<String>,
+}
+
+impl NewAcl {
+    /// Makes ready what `acl` says.
+    pub fn new(acl: &NetworkAcl) -> Result<Self, Error> {
+        let NetworkAcl { description, active, priority, rule } = acl;
+        let redirect_host = match &rule.action.effect {
+            Some(Effect::Redirect(to)) => Some(to.host().to_owned()),
+            _ => None,
+        };
+        Ok(Self {
+            description: description.clone(),
+            active: *active,
+            priority: *priority,
+            rule: to_raw_value(rule)
+                .map_err(|_| Error::Failed("an access rule cannot be written as JSON".to_owned()))?,
+            size: [acl].into_iter().collect(),
+            redirect_host,
+        })
     }
 }
 
@@ -65,35 +105,64 @@ pub struct AclPage {
     pub total: u64,
 }
 
+/// An access rule before and after a change.
+#[derive(Debug)]
+pub struct ChangedAcl {
+    /// Before.
+    pub before: StoredAcl,
+    /// After.
+    pub after: StoredAcl,
+    /// What it does after.
+    pub rule: Rule,
+}
+
+impl ChangedAcl {
+    /// Whether what it does, its place or whether it does anything changed.
+    pub fn has_effect(&self) -> bool {
+        let Self { before, after, .. } = self;
+        before.active != after.active || before.priority != after.priority || before.rule.get() != after.rule.get()
+    }
+}
+
 /// Changes an access rule by `change`, whoever else changes it meanwhile; `Ok(None)` if the tenant in this slot has no
 /// such rule. Without a priority it keeps the one that it has. Nothing is written if `change` refuses or changes
 /// nothing.
-pub async fn update_network_acl<E: From<Error>>(
+pub async fn update_network_acl<E: From<Error> + Send + 'static>(
     database: &dyn Database,
     tenant: u32,
     id: &str,
     now: u64,
-    change: impl Fn(&StoredAcl) -> Result<NetworkAcl, E>,
-) -> Result<Option<StoredAcl>, E> {
-    while let Some(stored) = database.network_acl(tenant, id).await? {
-        let acl = change(&stored)?;
-        if stored.says(&acl) {
-            return Ok(Some(stored));
-        }
-        if let Some(changed) = database.replace_network_acl(tenant, &stored, &acl, now).await? {
-            return Ok(Some(changed));
+    change: impl Fn(&StoredAcl) -> Result<NetworkAcl, E> + Send + Sync + 'static,
+) -> Result<Option<ChangedAcl>, E> {
+    let change = Arc::new(change);
+    while let Some(before) = database.network_acl(tenant, id).await? {
+        let change = Arc::clone(&change);
+        let changed = move || {
+            let acl = change(&before)?;
+            Ok::<_, E>((before, NewAcl::new(&acl)?, acl.rule))
+        };
+        let (before, acl, rule) = blocking::run(changed).await??;
+        let after = if before.says(&acl) {
+            Some(before.clone())
+        } else {
+            database.replace_network_acl(tenant, &before, &acl, now).await?
+        };
+        if let Some(after) = after {
+            return Ok(Some(ChangedAcl { before, after, rule }));
         }
     }
     Ok(None)
 }
 
 /// What an access rule did.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AclTotal {
     /// The tenant's slot.
     pub slot: u32,
     /// The rule.
     pub acl_id: String,
+    /// From when on, in UNIX milliseconds.
+    pub since: u64,
     /// Requests that it was evaluated for.
     pub evaluated: u64,
     /// Requests that it matched.
@@ -128,13 +197,13 @@ struct Successes {
 }
 
 impl<'a> AclsSummary<'a> {
-    /// Sums up what the rule did between two times in UNIX milliseconds.
+    /// Sums up what the rule did until `end`, in UNIX milliseconds.
     pub(super) fn new(
         total: &'a AclTotal,
         description: &'a str,
         priority: i64,
         action: &'a RawValue,
-        (start, end): (u64, u64),
+        end: u64,
     ) -> Self {
         Self {
             acl_id: &total.acl_id,
@@ -143,7 +212,7 @@ impl<'a> AclsSummary<'a> {
             action,
             matched: Success { success: total.matched },
             total_request_count: Successes { successes: total.evaluated },
-            start_time: rfc3339(start),
+            start_time: rfc3339(total.since),
             end_time: rfc3339(end),
         }
     }

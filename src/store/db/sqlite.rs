@@ -21,8 +21,7 @@ use tokio::sync::Mutex;
 
 use self::open::{connect_options, create_empty, has_tables, migrate};
 use self::register::{KnownTenants, register};
-use super::{AclPage, AclTotal, Arrival, Database, Error, IfMissing, Registered, StoredAcl, StoredTenant};
-use crate::acl::{NetworkAcl, Rule};
+use super::{AclPage, AclTotal, Arrival, Database, Error, IfMissing, NewAcl, Registered, StoredAcl, StoredTenant};
 use crate::edge_api::Changes;
 use crate::store::admission::Refusal;
 use crate::store::clock::Now;
@@ -385,7 +384,7 @@ impl Database for Sqlite {
         network_acls::page(&mut snapshot, tenant, offset, limit).await
     }
 
-    async fn active_rules(&self, tenant: u32) -> Result<Vec<Rule>, Error> {
+    async fn active_rules(&self, tenant: u32) -> Result<Vec<String>, Error> {
         network_acls::active_rules(&self.readers, tenant).await
     }
 
@@ -397,7 +396,7 @@ impl Database for Sqlite {
         &self,
         tenant: u32,
         id: &str,
-        acl: &NetworkAcl,
+        acl: &NewAcl,
         now: u64,
     ) -> Result<Option<StoredAcl>, Error> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
@@ -412,7 +411,7 @@ impl Database for Sqlite {
         &self,
         tenant: u32,
         stored: &StoredAcl,
-        acl: &NetworkAcl,
+        acl: &NewAcl,
         now: u64,
     ) -> Result<Option<StoredAcl>, Error> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
@@ -423,18 +422,15 @@ impl Database for Sqlite {
         Ok(replaced)
     }
 
-    async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<(), Error> {
+    async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<bool, Error> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        if network_acls::delete(&mut transaction, tenant, id).await? {
-            transaction.commit().await?;
-        }
-        Ok(())
+        let was_active = network_acls::delete(&mut transaction, tenant, id).await?;
+        transaction.commit().await?;
+        Ok(was_active)
     }
 
-    async fn log_acl_totals(&self, totals: &[AclTotal], start: u64, end: u64) -> Result<(), Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        tenant_log::write_acl_totals(&mut transaction, totals, start, end).await?;
-        Ok(transaction.commit().await?)
+    async fn log_acl_totals(&self, totals: &[AclTotal], end: u64) -> Result<(), Error> {
+        tenant_log::write_acl_totals(&self.readers, &self.writer, totals, end).await
     }
 
     async fn close(&self) {

@@ -16,7 +16,9 @@ use serde_json::value::RawValue;
 
 use super::App;
 use super::error::{EdgeError, Reason};
-use crate::edge_api::{AclCounts, Changes, MAX_ACL_COUNTS, REQUEST_ID_HEADER, RegisterClient, RegisteredClient};
+use crate::edge_api::{
+    AclCount, AclCounts, Changes, MAX_ACL_COUNTS, REQUEST_ID_HEADER, RegisterClient, RegisteredClient,
+};
 use crate::registration::is_client_id;
 use crate::store::admission::NewClient;
 use crate::store::token::Kind;
@@ -129,6 +131,12 @@ pub async fn acl_counts(
         .map_err(|error| EdgeError::bad_request(format!("the body is not a report of access rules: {error}")))?;
     if counts.len() > MAX_ACL_COUNTS {
         return Err(EdgeError::bad_request(format!("a report has at most {MAX_ACL_COUNTS} entries")));
+    }
+    if let Some(count) = counts.iter().find(|count| count.matched > count.evaluated) {
+        let AclCount { matched, evaluated, .. } = count;
+        let reason =
+            format!("a rule matched {matched} of {evaluated} requests; it cannot match more than it looked at");
+        return Err(EdgeError::bad_request(reason));
     }
     app.acl_counts.add(counts);
     Ok(StatusCode::NO_CONTENT)

@@ -4,9 +4,9 @@ use serde_json::value::RawValue;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
 use super::{column, count, next_change, to_json, unreadable};
+use crate::acl::Size;
 use crate::acl::rule::MAX_PRIORITY;
-use crate::acl::{Effect, NetworkAcl, Rule, Size};
-use crate::store::db::{AclPage, Error, StoredAcl};
+use crate::store::db::{AclPage, Error, NewAcl, StoredAcl};
 use crate::tenant::Domain;
 
 #[derive(sqlx::FromRow)]
@@ -70,16 +70,13 @@ pub(super) async fn page(
 }
 
 /// What the active rules of a tenant do.
-pub(super) async fn active_rules(readers: &SqlitePool, tenant: u32) -> Result<Vec<Rule>, Error> {
-    let rows: Vec<(String, String)> =
-        sqlx::query_as("SELECT id, rule FROM network_acls WHERE tenant = ? AND active = 1 ORDER BY priority, number")
+pub(super) async fn active_rules(readers: &SqlitePool, tenant: u32) -> Result<Vec<String>, Error> {
+    let rules =
+        sqlx::query_scalar("SELECT rule FROM network_acls WHERE tenant = ? AND active = 1 ORDER BY priority, number")
             .bind(tenant)
             .fetch_all(readers)
             .await?;
-    let parse = |(id, rule): (String, String)| {
-        serde_json::from_str(&rule).map_err(|_| unreadable(&format!("the access rule {id}")))
-    };
-    rows.into_iter().map(parse).collect()
+    Ok(rules)
 }
 
 /// The rule with this id.
@@ -97,35 +94,19 @@ pub(super) async fn create(
     connection: &mut SqliteConnection,
     tenant: u32,
     id: &str,
-    acl: &NetworkAcl,
+    acl: &NewAcl,
     now: u64,
 ) -> Result<Option<StoredAcl>, Error> {
-    let version = next_change(connection).await?;
-    let Size { cidrs, user_agents, others, .. } = acl.rule.size();
-    let row: AclRow = sqlx::query_as(
-        "INSERT INTO network_acls (id, tenant, description, active, priority, cidrs, user_agents, others, \
-         redirect_host, created_at, updated_at, version, rule) \
+    const INSERT: &str = "INSERT INTO network_acls \
+         (tenant, id, description, active, priority, size, redirect_host, created_at, updated_at, version, rule) \
          SELECT ?1, ?2, ?3, ?4, \
-         coalesce(?5, (SELECT min(max(priority) + 1, ?6) FROM network_acls WHERE tenant = ?2), 0), \
-         ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13 \
-         RETURNING id, version, description, active, priority, rule, created_at, updated_at",
-    )
-    .bind(id)
-    .bind(tenant)
-    .bind(&acl.description)
-    .bind(acl.active)
-    .bind(acl.priority)
-    .bind(MAX_PRIORITY)
-    .bind(column(cidrs as u64))
-    .bind(column(user_agents as u64))
-    .bind(column(others as u64))
-    .bind(redirect_host(acl))
-    .bind(column(now))
-    .bind(version)
-    .bind(to_json(&acl.rule)?)
-    .fetch_one(&mut *connection)
-    .await?;
-    written(connection, tenant, version, row).await
+         coalesce(?5, (SELECT min(max(priority) + 1, ?10) FROM network_acls WHERE tenant = ?1), 0), \
+         ?6, ?7, ?8, ?8, 1, ?9 \
+         RETURNING version, priority, created_at";
+    let Some(created) = write(connection, INSERT, (tenant, id), acl, now, MAX_PRIORITY.into()).await? else {
+        return Ok(None);
+    };
+    Ok(is_kept(connection, tenant, acl.active).await?.then_some(created))
 }
 
 /// Replaces a rule; `None`, and a transaction that must not be kept, if it is another one by now.
@@ -133,63 +114,108 @@ pub(super) async fn replace(
     connection: &mut SqliteConnection,
     tenant: u32,
     stored: &StoredAcl,
-    acl: &NetworkAcl,
+    acl: &NewAcl,
     now: u64,
 ) -> Result<Option<StoredAcl>, Error> {
-    let version = next_change(connection).await?;
-    let Size { cidrs, user_agents, others, .. } = acl.rule.size();
-    let row: Option<AclRow> = sqlx::query_as(
-        "UPDATE network_acls SET description = ?, active = ?, priority = coalesce(?, priority), cidrs = ?, \
-         user_agents = ?, others = ?, redirect_host = ?, updated_at = ?, version = ?, rule = ? \
-         WHERE tenant = ? AND id = ? AND version = ? \
-         RETURNING id, version, description, active, priority, rule, created_at, updated_at",
-    )
-    .bind(&acl.description)
-    .bind(acl.active)
-    .bind(acl.priority)
-    .bind(column(cidrs as u64))
-    .bind(column(user_agents as u64))
-    .bind(column(others as u64))
-    .bind(redirect_host(acl))
-    .bind(column(now))
-    .bind(version)
-    .bind(to_json(&acl.rule)?)
-    .bind(tenant)
-    .bind(&stored.id)
-    .bind(column(stored.version))
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    written(connection, tenant, version, row).await
-}
-
-/// What became of a rule that was written; `None`, and a transaction that must not be kept, if the tenant is gone.
-async fn written(
-    connection: &mut SqliteConnection,
-    tenant: u32,
-    version: i64,
-    row: AclRow,
-) -> Result<Option<StoredAcl>, Error> {
-    if !has_changed(connection, tenant, version).await? {
+    const UPDATE: &str = "UPDATE network_acls SET description = ?3, active = ?4, priority = coalesce(?5, priority), \
+         size = ?6, redirect_host = ?7, updated_at = ?8, rule = ?9, version = version + 1 \
+         WHERE tenant = ?1 AND id = ?2 AND version = ?10 \
+         RETURNING version, priority, created_at";
+    let before = place(connection, tenant, &stored.id).await?;
+    let version = column(stored.version);
+    let Some(replaced) = write(connection, UPDATE, (tenant, &stored.id), acl, now, version).await? else {
         return Ok(None);
-    }
-    check(connection, tenant).await?;
-    row.stored().map(Some)
+    };
+    let after = place(connection, tenant, &stored.id).await?;
+    let alters_list = before != after || (acl.active && stored.rule.get() != acl.rule.get());
+    Ok(is_kept(connection, tenant, alters_list).await?.then_some(replaced))
 }
 
-/// Deletes a rule; `false`, and a transaction that must not be kept, if there is none.
-pub(super) async fn delete(connection: &mut SqliteConnection, tenant: u32, id: &str) -> Result<bool, Error> {
-    let version = next_change(connection).await?;
-    let deleted = sqlx::query("DELETE FROM network_acls WHERE tenant = ? AND id = ?")
+/// Runs a statement that writes a rule; `None` if it wrote none. Its parameters are numbered in the order in which they
+/// are bound here; the `last` one is the statement's own.
+async fn write(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+    (tenant, id): (u32, &str),
+    acl: &NewAcl,
+    now: u64,
+    last: i64,
+) -> Result<Option<StoredAcl>, Error> {
+    let NewAcl { description, active, priority, rule, size, redirect_host } = acl;
+    let written: Option<(i64, u32, i64)> = sqlx::query_as(statement)
         .bind(tenant)
         .bind(id)
-        .execute(&mut *connection)
+        .bind(description)
+        .bind(*active)
+        .bind(*priority)
+        .bind(to_json(size)?)
+        .bind(redirect_host.as_deref())
+        .bind(column(now))
+        .bind(rule.get())
+        .bind(last)
+        .fetch_optional(connection)
         .await?;
-    Ok(deleted.rows_affected() > 0 && has_changed(connection, tenant, version).await?)
+    let Some((version, priority, created_at)) = written else { return Ok(None) };
+    Ok(Some(StoredAcl {
+        id: id.to_owned(),
+        version: count(version)?,
+        description: description.clone(),
+        active: *active,
+        priority,
+        rule: rule.clone(),
+        created_at: count(created_at)?,
+        updated_at: now,
+    }))
+}
+
+/// How many active rules of the tenant come before this one; `None` if it is not an active one.
+async fn place(connection: &mut SqliteConnection, tenant: u32, id: &str) -> Result<Option<i64>, Error> {
+    let place = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM network_acls AS other WHERE other.tenant = own.tenant AND other.active = 1 \
+         AND (other.priority, other.number) < (own.priority, own.number)) \
+         FROM network_acls AS own WHERE tenant = ? AND id = ? AND active = 1",
+    )
+    .bind(tenant)
+    .bind(id)
+    .fetch_optional(connection)
+    .await?;
+    Ok(place)
+}
+
+/// Fails if the tenant may not have its rules as they are now; `false` if the tenant is gone.
+async fn is_kept(connection: &mut SqliteConnection, tenant: u32, alters_list: bool) -> Result<bool, Error> {
+    let lives = if alters_list {
+        tell(connection, tenant).await?
+    } else {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM tenants WHERE slot = ? AND deleted = 0)")
+            .bind(tenant)
+            .fetch_one(&mut *connection)
+            .await?
+    };
+    if lives {
+        check(connection, tenant).await?;
+    }
+    Ok(lives)
+}
+
+/// Deletes a rule, if there is one, and says whether one was active.
+pub(super) async fn delete(connection: &mut SqliteConnection, tenant: u32, id: &str) -> Result<bool, Error> {
+    let deleted: Option<bool> =
+        sqlx::query_scalar("DELETE FROM network_acls WHERE tenant = ? AND id = ? RETURNING active")
+            .bind(tenant)
+            .bind(id)
+            .fetch_optional(&mut *connection)
+            .await?;
+    let was_active = deleted == Some(true);
+    if was_active {
+        tell(connection, tenant).await?;
+    }
+    Ok(was_active)
 }
 
 /// Numbers the tenant's change, so that the feed tells it anew; `false` if the tenant is gone.
-async fn has_changed(connection: &mut SqliteConnection, tenant: u32, version: i64) -> Result<bool, Error> {
+async fn tell(connection: &mut SqliteConnection, tenant: u32) -> Result<bool, Error> {
+    let version = next_change(connection).await?;
     let updated = sqlx::query(
         "UPDATE tenants SET version = ?, network_acl_bytes = \
          (SELECT coalesce(sum(octet_length(rule) + octet_length(id)), 0) FROM network_acls \
@@ -205,20 +231,14 @@ async fn has_changed(connection: &mut SqliteConnection, tenant: u32, version: i6
 
 /// Whether the tenant's rules, as they are now, are what a tenant may have.
 async fn check(connection: &mut SqliteConnection, tenant: u32) -> Result<(), Error> {
-    let (rules, cidrs, user_agents, others): (i64, i64, i64, i64) = sqlx::query_as(
-        "SELECT count(*), coalesce(sum(cidrs), 0), coalesce(sum(user_agents), 0), coalesce(sum(others), 0) \
-         FROM network_acls WHERE tenant = ?",
+    let counts: Vec<i64> = sqlx::query_scalar(
+        "SELECT sum(value) FROM network_acls, json_each(size) WHERE tenant = ? GROUP BY key ORDER BY key",
     )
     .bind(tenant)
-    .fetch_one(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
-    let number = |number: i64| usize::try_from(number).map_err(|_| unreadable("a number"));
-    let size = Size {
-        rules: number(rules)?,
-        cidrs: number(cidrs)?,
-        user_agents: number(user_agents)?,
-        others: number(others)?,
-    };
+    let counts = counts.into_iter().map(usize::try_from).collect::<Result<Size, _>>();
+    let size = counts.map_err(|_| unreadable("a number"))?;
     size.check().map_err(Error::TooManyAcls)?;
     match redirect_to_itself(connection, tenant).await? {
         Some((host, _)) => Err(Error::RedirectsToItself(host)),
@@ -244,12 +264,4 @@ async fn redirect_to_itself(connection: &mut SqliteConnection, tenant: u32) -> R
     .fetch_optional(connection)
     .await?;
     Ok(found)
-}
-
-/// The host to which the rule redirects.
-fn redirect_host(acl: &NetworkAcl) -> Option<&str> {
-    match &acl.rule.action.effect {
-        Some(Effect::Redirect(to)) => Some(to.host()),
-        _ => None,
-    }
 }

@@ -1,24 +1,24 @@
 //! Access rules.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::access::Access;
 use super::acl_patch::patched;
 use super::acl_warnings;
-use super::body::{checked, json_object};
+use super::body::{json_body, json_object};
 use super::paging::Paging;
-use crate::acl::{NetworkAcl, Rule};
+use crate::acl::NetworkAcl;
+use crate::store::blocking;
 use crate::store::clock::{rfc3339, unix_millis};
-use crate::store::db::{self, StoredAcl, acl_id, update_network_acl};
+use crate::store::db::{self, NewAcl, StoredAcl, acl_id, update_network_acl};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
 
@@ -65,18 +65,23 @@ pub async fn list(access: Access, paging: Paging, State(app): State<App>) -> Res
 }
 
 /// `POST /api/v2/network-acls`
-pub async fn create(
-    access: Access,
-    State(app): State<App>,
-    parts: Parts,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ManagementError> {
+pub async fn create(access: Access, State(app): State<App>, request: Request) -> Result<Response, ManagementError> {
     access.require("create:network_acls")?;
-    let acl = network_acl(&parts.headers, body)?;
+    let (parts, body) = json_body(request).await?;
+    let read = move || {
+        let acl: NetworkAcl = json_object(&body)?;
+        Ok::<_, ManagementError>((NewAcl::new(&acl)?, acl.rule))
+    };
+    let (acl, rule) = blocking::run(read).await??;
     let id = acl_id().ok_or_else(|| db::Error::Failed("the system has no randomness".to_owned()))?;
     let created = app.database.create_network_acl(access.stored.slot, &id, &acl, unix_millis()).await?;
     let created = created.ok_or_else(ManagementError::tenant_deleted)?;
-    Ok(written(&app, &access, StatusCode::CREATED, created, &acl.rule, &parts).await)
+    let mut response = (StatusCode::CREATED, Json(Shown::from(created))).into_response();
+    if acl.active {
+        acl_warnings::add_for_list(&mut response, &app, access.stored, parts).await;
+    }
+    acl_warnings::add_for_rule(&mut response, &app, &rule);
+    Ok(response)
 }
 
 /// `GET /api/v2/network-acls/{id}`
@@ -91,12 +96,11 @@ pub async fn replace(
     access: Access,
     State(app): State<App>,
     id: AclId,
-    parts: Parts,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, ManagementError> {
     access.require("update:network_acls")?;
-    let acl = network_acl(&parts.headers, body)?;
-    update(&app, &access, id, &parts, |_| Ok(acl.clone())).await
+    let (parts, body) = json_body(request).await?;
+    update(&app, access, id, parts, move |_| json_object(&body)).await
 }
 
 /// `PATCH /api/v2/network-acls/{id}`
@@ -104,21 +108,34 @@ pub async fn change(
     access: Access,
     State(app): State<App>,
     id: AclId,
-    parts: Parts,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, ManagementError> {
     access.require("update:network_acls")?;
-    let patch = json_object(&parts.headers, body)?;
-    update(&app, &access, id, &parts, |stored| patched(stored, patch.clone())).await
+    let (parts, body) = json_body(request).await?;
+    let change = move |stored: &StoredAcl| {
+        let patch: Map<String, Value> = json_object(&body)?;
+        patched(stored, patch)
+    };
+    update(&app, access, id, parts, change).await
 }
 
 /// `DELETE /api/v2/network-acls/{id}`
-pub async fn delete(access: Access, State(app): State<App>, id: AclId) -> Result<StatusCode, ManagementError> {
+pub async fn delete(
+    access: Access,
+    State(app): State<App>,
+    id: AclId,
+    parts: Parts,
+) -> Result<Response, ManagementError> {
     access.require("delete:network_acls")?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
     if let Ok(id) = acl_of(id) {
-        app.database.delete_network_acl(access.stored.slot, &id).await?;
+        let slot = access.stored.slot;
+        app.acl_counts.write_rule(&*app.database, slot, &id).await;
+        if app.database.delete_network_acl(slot, &id).await? {
+            acl_warnings::add_for_list(&mut response, &app, access.stored, parts).await;
+        }
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(response)
 }
 
 /// The id in the path.
@@ -133,34 +150,23 @@ fn unknown() -> ManagementError {
     ManagementError::new(StatusCode::NOT_FOUND, "inexistent_network_acl", "The tenant has no such network ACL")
 }
 
-fn network_acl(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<NetworkAcl, ManagementError> {
-    checked(Value::Object(json_object(headers, body)?))
-}
-
 async fn update(
     app: &App,
-    access: &Access,
+    access: Access,
     id: AclId,
-    parts: &Parts,
-    change: impl Fn(&StoredAcl) -> Result<NetworkAcl, ManagementError>,
+    parts: Parts,
+    change: impl Fn(&StoredAcl) -> Result<NetworkAcl, ManagementError> + Send + Sync + 'static,
 ) -> Result<Response, ManagementError> {
     let (slot, id) = (access.stored.slot, acl_of(id)?);
+    app.acl_counts.write_rule(&*app.database, slot, &id).await;
     let changed = update_network_acl(&*app.database, slot, &id, unix_millis(), change).await?.ok_or_else(unknown)?;
-    let rule: Rule = serde_json::from_str(changed.rule.get())
-        .map_err(|_| db::Error::Failed("a stored access rule cannot be read".to_owned()))?;
-    Ok(written(app, access, StatusCode::OK, changed, &rule, parts).await)
-}
-
-/// The answer to a rule that was written.
-async fn written(
-    app: &App,
-    access: &Access,
-    status: StatusCode,
-    acl: StoredAcl,
-    rule: &Rule,
-    request: &Parts,
-) -> Response {
-    let mut response = (status, Json(Shown::from(acl))).into_response();
-    acl_warnings::add(&mut response, app, access.stored.slot, rule, request).await;
-    response
+    let (has_effect, was_or_is_active) = (changed.has_effect(), changed.before.active || changed.after.active);
+    let mut response = Json(Shown::from(changed.after)).into_response();
+    if has_effect {
+        if was_or_is_active {
+            acl_warnings::add_for_list(&mut response, app, access.stored, parts).await;
+        }
+        acl_warnings::add_for_rule(&mut response, app, &changed.rule);
+    }
+    Ok(response)
 }

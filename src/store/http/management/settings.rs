@@ -1,17 +1,15 @@
 //! The tenant's settings.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
 use super::access::Access;
-use super::body::{checked, json_object};
+use super::body::{checked, json_body, json_object};
 use super::warning::warn;
-use crate::store::db::{self, update_tenant};
+use crate::store::db::{self, update_known_tenant};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
 use crate::tenant::{Settings, Tenant};
@@ -27,20 +25,16 @@ pub async fn show(access: Access) -> Result<Json<Settings>, ManagementError> {
 }
 
 /// `PATCH /api/v2/tenants/settings`
-pub async fn change(
-    access: Access,
-    State(app): State<App>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ManagementError> {
+pub async fn change(access: Access, State(app): State<App>, request: Request) -> Result<Response, ManagementError> {
     access.require("update:tenant_settings")?;
-    let patch = json_object(&headers, body)?;
+    let (_, body) = json_body(request).await?;
+    let patch: Map<String, Value> = json_object(&body)?;
     if patch.get("dynamic_client_registration_security_mode").is_some_and(|mode| mode == "permissive") {
         let message = "dynamic_client_registration_security_mode: this tenant is not eligible for the permissive mode; \
                        only strict is available";
         return Err(ManagementError::new(StatusCode::FORBIDDEN, "not_eligible", message));
     }
-    let changed = update_tenant(&*app.database, &access.stored.tenant.name, app.clock.now(), |tenant| {
+    let changed = update_known_tenant(&*app.database, &access.stored, app.clock.now(), |tenant| {
         Ok::<_, ManagementError>(Tenant { settings: merge(&tenant.settings, patch.clone())?, ..tenant })
     })
     .await?

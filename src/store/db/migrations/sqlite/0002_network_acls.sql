@@ -1,8 +1,9 @@
 -- Bytes of a tenant's active access rules, so that a page of the change feed is cut before the rules are read.
 ALTER TABLE tenants ADD COLUMN network_acl_bytes INTEGER NOT NULL DEFAULT 0;
 
--- Access rules, numbered in the order of their creation. Times are UNIX milliseconds; the version is the number of the
--- change that wrote the row. The rule stands last: it may be megabytes long, and a look at the others passes it by.
+-- Access rules, numbered in the order of their creation. Times are UNIX milliseconds; the version says how often the row
+-- was written, the size how much there is in the rule: a JSON array. The rule stands last: it may be megabytes long, and
+-- a look at the others passes it by.
 CREATE TABLE network_acls (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -10,9 +11,7 @@ CREATE TABLE network_acls (
     description TEXT NOT NULL,
     active INTEGER NOT NULL,
     priority INTEGER NOT NULL,
-    cidrs INTEGER NOT NULL,
-    user_agents INTEGER NOT NULL,
-    others INTEGER NOT NULL,
+    size TEXT NOT NULL,
     redirect_host TEXT,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
