@@ -19,13 +19,13 @@ mark='[A-Z][A-Z0-9_]*'
 TRUSTED_HOPS=${TRUSTED_HOPS:-0}
 leave_out=
 if [[ -z ${GEOIP_CITY_DATABASE:-} ]]; then
-    from_databases=', "country", "subdivision", "asn"'
-    # A filter that reads signals which nothing sets would take a client's word for them.
-    if grep -q 'signal_sources.*\(country\|subdivision\|asn\)' "$template" && ! grep -qF "$from_databases" "$template"; then
-        printf 'render: in %s signal_sources has to name %s in this order, or none of them\n' "$template" "${from_databases#, }" >&2
+    leave_out='/^ *# begin GEOIP/,/^ *# end GEOIP/d; /"signal_sources":/s/, "country", "subdivision", "asn"//'
+    # Signals that nothing sets must not be named as if something did.
+    if sed "$leave_out; /^ *#/d" "$template" | grep -q '"\(country\|subdivision\|asn\)"'; then
+        printf 'render: %s names signals of the databases that are not there: in signal_sources write them on one line, last, as "country", "subdivision", "asn"\n' \
+            "$template" >&2
         exit 1
     fi
-    leave_out='/^ *# begin GEOIP/,/^ *# end GEOIP/d; /"signal_sources":/s/'"$from_databases"'//'
 fi
 if [[ ${GEOIP_CITY_DATABASE:+set} != "${GEOIP_ASN_DATABASE:+set}" ]]; then
     printf 'render: one of GEOIP_CITY_DATABASE and GEOIP_ASN_DATABASE is set without the other: set both or none\n' >&2

@@ -230,14 +230,15 @@ impl Exchange {
         let server_name = signals::server_name(environment);
         // No tenant has the empty host; whether settings are loaded is asked all the same.
         let Some(tenant) = self.tenant_of(environment, &host)? else {
-            let name = server_name.as_deref().filter(|name| *name != host);
-            if let Some(name) = name
-                && self.tenant_of(environment, name)?.is_some()
-            {
-                return Err(Refusal::Misdirected);
-            }
             return match (self.worker.config.unknown_hosts, endpoint) {
                 (UnknownHosts::Pass, Ok(endpoint @ Endpoint::Other)) => {
+                    // A tenant's connection must not be the way round its rules.
+                    let name = server_name.as_deref().filter(|name| *name != host);
+                    if let Some(name) = name
+                        && self.tenant_of(environment, name)?.is_some()
+                    {
+                        return Err(Refusal::Misdirected);
+                    }
                     self.check_access(arrival, None, endpoint, &host, server_name.as_deref())?;
                     Ok(Admission::Pass)
                 }

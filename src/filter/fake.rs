@@ -20,6 +20,7 @@ pub struct Call {
 pub struct Fake {
     data: Mutex<(HashMap<String, Shared>, u32)>,
     lose_every_cas: AtomicBool,
+    before_write: Mutex<Option<(String, Interloper)>>,
     pub now: AtomicU64,
     /// How far somebody has set the wall clock forward, in nanoseconds.
     pub wall_step: AtomicU64,
@@ -36,7 +37,15 @@ pub struct Fake {
     pub lines: Mutex<Vec<String>>,
 }
 
+/// What another worker does meanwhile.
+type Interloper = Box<dyn FnOnce(&Fake) + Send>;
+
 impl Fake {
+    /// Lets another worker do something just before the next write to `key`.
+    pub fn before_write(&self, key: String, interloper: impl FnOnce(&Fake) + Send + 'static) {
+        *self.before_write.lock().unwrap() = Some((key, Box::new(interloper)));
+    }
+
     pub fn lose_every_cas(&self, lose: bool) {
         self.lose_every_cas.store(lose, Ordering::Relaxed);
     }
@@ -55,6 +64,10 @@ impl Environment for Fake {
     }
 
     fn set_shared(&self, key: &str, value: &[u8], cas: Option<u32>) -> Result<(), CasMismatch> {
+        let interloper = self.before_write.lock().unwrap().take_if(|(awaited, _)| awaited == key);
+        if let Some((_, interloper)) = interloper {
+            interloper(self);
+        }
         let mut data = self.data.lock().unwrap();
         let known = data.0.get(key).map(|shared| shared.cas);
         if cas.is_some() && known.is_some() && (known != cas || self.lose_every_cas.load(Ordering::Relaxed)) {

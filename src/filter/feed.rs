@@ -198,7 +198,7 @@ impl Feed {
             }
             cursor.slots = cursor.slots.max(change.slot.saturating_add(1));
             if self.change(environment, &cursor, change) == Published::Lost {
-                self.tell_everything_again(environment);
+                self.tell_everything_again(environment, cursor.epoch);
                 return Ok(false);
             }
         }
@@ -211,17 +211,22 @@ impl Feed {
             board::set_loaded(environment, &self.worker.keys);
         }
         let value = serde_json::to_vec(&cursor).map_err(|_| Failure::StoreError)?;
-        // Somebody else's cursor means that our claim is gone: what we put in force is theirs to go on from.
-        Ok(environment.set_shared(&self.cursor_key, &value, cas).is_ok() && page.more)
+        if environment.set_shared(&self.cursor_key, &value, cas).is_ok() {
+            return Ok(page.more);
+        }
+        // Our claim is gone, and somebody else has told something meanwhile.
+        self.tell_everything_again(environment, cursor.epoch);
+        Ok(false)
     }
 
     /// Two have published at once, one of them late: it may have written over what the other has put in force. Only what
-    /// is told again, everything, is surely whole.
-    fn tell_everything_again<E: Environment>(&self, environment: &E) {
+    /// is told again, everything and in an epoch after all that was put in force until now, is surely whole.
+    fn tell_everything_again<E: Environment>(&self, environment: &E, epoch: u32) {
         // The other one moves the cursor at most once for each of its pages.
         for _ in 0..8 {
             let (cursor, cas) = self.cursor(environment);
-            let forgotten = Cursor { instance: String::new(), ..cursor };
+            let epoch = epoch.max(cursor.epoch);
+            let forgotten = Cursor { epoch, instance: String::new(), ..cursor };
             let Ok(value) = serde_json::to_vec(&forgotten) else { return };
             if environment.set_shared(&self.cursor_key, &value, cas).is_ok() {
                 return;
@@ -325,7 +330,7 @@ fn later<E: Environment>(environment: &E, span: std::time::Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::edge_api::{PROTOCOL_HEADER, PROTOCOL_VERSION};
-    use crate::filter::board::Lookup;
+    use crate::filter::board::{Copies, Lookup};
     use crate::filter::config::Config;
     use crate::filter::environment::CallResponse;
     use crate::filter::fake::Fake;
@@ -523,26 +528,57 @@ mod tests {
         assert!(finds(&fake, &slow, "new.test") && !finds(&fake, &slow, "old.test"));
     }
 
+    /// Lets another worker put `json` in force in slot 1 just before this one writes `key`.
+    fn overtake(fake: &Fake, feed: &Feed, key: String, stamp: Stamp, host: &str) {
+        let (keys, domains) = (feed.worker.keys.clone(), [host.parse().unwrap()]);
+        let json = json!({"name": "t", "domains": [host], "settings": {}}).to_string();
+        fake.before_write(key, move |fake| {
+            let state = State { domains: &domains, limits_sources: false, json: json.as_bytes() };
+            assert_eq!(board::publish(fake, &keys, 1, stamp, Some(&state)), Published::InForce);
+        });
+    }
+
+    fn next_asks_for_everything(fake: &Fake, feed: &Feed) {
+        asked(fake);
+        fake.now.fetch_add(500_000_000, Ordering::Relaxed);
+        feed.tick(fake);
+        assert!(asked(fake)[0].contains("&instance=&"));
+    }
+
     #[test]
-    fn two_that_publish_at_once_leave_no_tenant_unreadable() {
+    fn what_a_late_publisher_writes_over_is_told_again() {
         let fake = Fake::default();
         let feed = feed(&fake);
         feed.tick(&fake);
-        let all = json!([tenant(1, 1, "a.test")]);
-        feed.answered(&fake, page("ab", true, 1, false, all.clone()));
-        // Another worker writes in between: what this one puts in force is lost.
-        fake.lose_every_cas(true);
-        let (cursor, _) = feed.cursor(&fake);
-        assert_eq!(
-            feed.change(&fake, &cursor, &serde_json::from_value(tenant(1, 2, "b.test")).unwrap()),
-            Published::Lost
-        );
-        fake.lose_every_cas(false);
-        feed.tell_everything_again(&fake);
-        fake.now.fetch_add(500_000_000, Ordering::Relaxed);
-        asked(&fake);
+        feed.answered(&fake, page("ab", true, 1, false, json!([tenant(1, 1, "a.test")])));
+        // Late with a change, then late with everything.
+        for (full, epoch, version) in [(false, 1, 5), (true, 3, 7)] {
+            fake.now.fetch_add(500_000_000, Ordering::Relaxed);
+            feed.tick(&fake);
+            overtake(&fake, &feed, feed.worker.keys.key("tenant/1/1"), Stamp { epoch, version }, "b.test");
+            let late = json!([tenant(1, version - 1, "late.test")]);
+            feed.answered(&fake, page("ab", full, version - 1, false, late));
+            let looks = Copies::default();
+            assert!(matches!(looks.look_up(&fake, &feed.worker.keys, "b.test"), Lookup::Unreadable), "{full}");
+            next_asks_for_everything(&fake, &feed);
+            feed.answered(&fake, page("ab", true, version, false, json!([tenant(1, version, "b.test")])));
+            assert!(finds(&fake, &feed, "b.test") && !finds(&fake, &feed, "late.test"), "{full}");
+        }
+    }
+
+    #[test]
+    fn whoever_loses_the_cursor_has_everything_told_again() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
         feed.tick(&fake);
-        assert_eq!(asked(&fake), ["/edge/v1/changes?after=1&instance=&signals="]);
+        // The first state of a slot has nothing to compare with: the older one may stand there last.
+        let (cursor_key, other) = (feed.cursor_key.clone(), feed.worker.keys.key("cursor"));
+        fake.before_write(cursor_key, move |fake| {
+            fake.set_shared(&other, br#"{"epoch":1,"instance":"ab","after":2,"telling":false,"slots":2}"#, None)
+                .unwrap();
+        });
+        feed.answered(&fake, page("ab", true, 1, false, json!([tenant(1, 1, "a.test")])));
+        next_asks_for_everything(&fake, &feed);
         feed.answered(&fake, page("ab", true, 2, false, json!([tenant(1, 2, "b.test")])));
         assert!(finds(&fake, &feed, "b.test") && !finds(&fake, &feed, "a.test"));
     }

@@ -3,8 +3,8 @@
 //! One task takes all registrations that wait, has them written together, and answers each. While it waits for the
 //! disk the next ones gather, so batches grow with the load and a lone registration waits for nobody.
 //!
-//! Each is judged by when it came, and a refusal counts from its answer: however long the writer waits, it refuses
-//! nothing that a single edge admitted.
+//! Each is judged by when it came, and a refusal counts from its answer: however long the writer waits, a store that is
+//! the only one refuses nothing that a single edge admitted.
 
 use std::sync::Arc;
 

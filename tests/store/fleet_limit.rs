@@ -140,12 +140,12 @@ fn put_at<'a>(
 
 #[test]
 fn a_registration_that_waited_for_the_writer_is_judged_by_when_it_came() {
-    let folder = limited(5, 5);
+    let folder = limited(5, 2);
     let store = folder.serve();
-    let answers: Vec<Answer> = while_locked(&folder, Duration::from_millis(650), |start| {
+    let answers: Vec<Answer> = while_locked(&folder, Duration::from_millis(1_600), |start| {
         thread::scope(|scope| {
-            // What a single edge with 5 and 5 a second admits. The first is alone in its batch, the others wait.
-            let moments = [20, 60, 60, 60, 60, 250, 450, 645].map(|after| start + Duration::from_millis(after));
+            // What a single edge with 5 and 2 a second admits. The first is alone in its batch, the others wait.
+            let moments = [20, 60, 60, 60, 60, 600, 1_100, 1_560].map(|after| start + Duration::from_millis(after));
             let puts: Vec<_> = (1..).zip(moments).map(|(number, at)| put_at(scope, &store, number, at)).collect();
             puts.into_iter().map(|put| put.join().unwrap()).collect()
         })
@@ -174,9 +174,7 @@ fn a_change_of_domains_changes_no_bucket_and_one_of_the_limit_does() {
     let folder = limited(5, 1);
     let store = folder.serve();
     let edge = store.edge();
-    for number in 1..=6 {
-        assert_eq!(edge.put_client("default", &client_id(number), &confidential()).status, 201);
-    }
+    assert_eq!(edge.put_client("default", &client_id(1), &confidential()).status, 201);
     let buckets = || -> Vec<(Vec<u8>, i64)> {
         folder.with_tables(async |pool| {
             sqlx::query_as("SELECT tokens, changed_at FROM buckets").fetch_all(pool).await.unwrap()
@@ -186,7 +184,6 @@ fn a_change_of_domains_changes_no_bucket_and_one_of_the_limit_does() {
     assert_eq!(before.len(), 1);
     folder.succeed(&["tenant", "update", "default", "--add-domain", "other.example"]);
     assert_eq!(buckets(), before);
-    assert_eq!(edge.put_client("default", &client_id(7), &confidential()).status, 429);
     folder.succeed(&["tenant", "update", "default", "--burst", "4"]);
     assert_ne!(buckets(), before);
 }

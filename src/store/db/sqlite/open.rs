@@ -117,7 +117,12 @@ async fn inspect_open_tables(connection: &mut SqliteConnection) -> Result<bool, 
                      use that version or a later one"
                 ));
             }
-            Some(migration) if *migration.checksum != *checksum => return Err(FOREIGN.to_owned()),
+            Some(migration) if *migration.checksum != *checksum => {
+                return Err(format!(
+                    "its tables of version {version} are not those of a release of dcr-store: a build between two \
+                     releases or another program made them; choose another path"
+                ));
+            }
             Some(_) => {}
         }
     }
