@@ -1,13 +1,13 @@
 //! What the store keeps, as one trait, so that every database runs the same tests and serves the same callers.
 //!
-//! The trait has the calls that the callers make and no more. Times come in as arguments: a [`Now`], or UNIX
+//! The traits have the calls that the callers make and no more, one trait for each room of the database. Times come in as arguments: a [`Now`], or UNIX
 //! milliseconds.
 
 mod network_acl;
 mod sqlite;
 
 pub use network_acl::{
-    ACLS_SUMMARY, AclPage, AclTotal, ChangedAcl, NewAcl, StoredAcl, acl_id, is_acl_id, update_network_acl,
+    ACLS_SUMMARY, AclPage, AclTotal, ChangedAcl, NetworkAcls, NewAcl, StoredAcl, acl_id, is_acl_id, update_network_acl,
 };
 pub use sqlite::Sqlite;
 
@@ -58,9 +58,9 @@ pub struct Registered {
     pub created: bool,
 }
 
-/// Durable tenants, clients and the signing key.
+/// Durable tenants, clients, the signing key, and what the other traits keep.
 #[async_trait]
-pub trait Database: Send + Sync {
+pub trait Database: NetworkAcls + Send + Sync {
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), Error>;
 
@@ -97,43 +97,6 @@ pub trait Database: Send + Sync {
     /// returns, what it says is durable. An error means that none was registered. A refusal by the fleet's limit counts
     /// from the arrival.
     async fn register(&self, batch: &[Arrival]) -> Result<Vec<Result<Registered, Refusal>>, Error>;
-
-    /// So many access rules of the tenant in slot `tenant`, in the order of evaluation, after the first `offset`.
-    async fn network_acls(&self, tenant: u32, offset: u64, limit: u32) -> Result<AclPage, Error>;
-
-    /// What the tenant's active access rules do, in the order of evaluation: each a [`crate::acl::Rule`] as JSON.
-    async fn active_rules(&self, tenant: u32) -> Result<Vec<String>, Error>;
-
-    /// The tenant's access rule with this id.
-    async fn network_acl(&self, tenant: u32, id: &str) -> Result<Option<StoredAcl>, Error>;
-
-    /// Adds an access rule at `now`, in UNIX milliseconds; without a priority it comes last. `None` if the tenant was
-    /// deleted. [`Error::TooManyAcls`] and [`Error::RedirectsToItself`] leave everything as it was. The change feed
-    /// tells the tenant anew if this, or one of the next two calls, alters the list of its active rules.
-    async fn create_network_acl(
-        &self,
-        tenant: u32,
-        id: &str,
-        acl: &NewAcl,
-        now: u64,
-    ) -> Result<Option<StoredAcl>, Error>;
-
-    /// Writes `acl` in the place of `stored` if that still has the version at which the caller read it; `None` if it
-    /// has not. Without a priority it keeps the one that it has. The errors are those of a new one.
-    async fn replace_network_acl(
-        &self,
-        tenant: u32,
-        stored: &StoredAcl,
-        acl: &NewAcl,
-        now: u64,
-    ) -> Result<Option<StoredAcl>, Error>;
-
-    /// Deletes an access rule, if there is one, and says whether one was active.
-    async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<bool, Error>;
-
-    /// Writes into the tenants' logs what access rules did until `end`, in UNIX milliseconds, in one transaction. Rules
-    /// that are gone are left out.
-    async fn log_acl_totals(&self, totals: &[AclTotal], end: u64) -> Result<(), Error>;
 
     /// Ends all work in an orderly way. No call may follow.
     async fn close(&self);

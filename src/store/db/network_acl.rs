@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -103,6 +104,47 @@ pub struct AclPage {
     pub acls: Vec<StoredAcl>,
     /// How many the tenant has.
     pub total: u64,
+}
+
+/// Tenants' access rules, and what they did.
+#[async_trait]
+pub trait NetworkAcls {
+    /// So many access rules of the tenant in slot `tenant`, in the order of evaluation, after the first `offset`.
+    async fn network_acls(&self, tenant: u32, offset: u64, limit: u32) -> Result<AclPage, Error>;
+
+    /// What the tenant's active access rules do, in the order of evaluation: each a [`crate::acl::Rule`] as JSON.
+    async fn active_rules(&self, tenant: u32) -> Result<Vec<String>, Error>;
+
+    /// The tenant's access rule with this id.
+    async fn network_acl(&self, tenant: u32, id: &str) -> Result<Option<StoredAcl>, Error>;
+
+    /// Adds an access rule at `now`, in UNIX milliseconds; without a priority it comes last. `None` if the tenant was
+    /// deleted. [`Error::TooManyAcls`] and [`Error::RedirectsToItself`] leave everything as it was. The change feed
+    /// tells the tenant anew if this, or one of the next two calls, alters the list of its active rules.
+    async fn create_network_acl(
+        &self,
+        tenant: u32,
+        id: &str,
+        acl: &NewAcl,
+        now: u64,
+    ) -> Result<Option<StoredAcl>, Error>;
+
+    /// Writes `acl` in the place of `stored` if that still has the version at which the caller read it; `None` if it
+    /// has not. Without a priority it keeps the one that it has. The errors are those of a new one.
+    async fn replace_network_acl(
+        &self,
+        tenant: u32,
+        stored: &StoredAcl,
+        acl: &NewAcl,
+        now: u64,
+    ) -> Result<Option<StoredAcl>, Error>;
+
+    /// Deletes an access rule, if there is one, and says whether one was active.
+    async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<bool, Error>;
+
+    /// Writes into the tenants' logs what access rules did until `end`, in UNIX milliseconds, in one transaction. Rules
+    /// that are gone are left out.
+    async fn log_acl_totals(&self, totals: &[AclTotal], end: u64) -> Result<(), Error>;
 }
 
 /// An access rule before and after a change.

@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 
 use self::open::{connect_options, create_empty, has_tables, migrate};
 use self::register::{KnownTenants, register};
-use super::{AclPage, AclTotal, Arrival, Database, Error, IfMissing, NewAcl, Registered, StoredAcl, StoredTenant};
+use super::{Arrival, Database, Error, IfMissing, Registered, StoredTenant};
 use crate::edge_api::Changes;
 use crate::store::admission::Refusal;
 use crate::store::clock::Now;
@@ -377,60 +377,6 @@ impl Database for Sqlite {
         let answers = register(&mut transaction, &known, batch).await?;
         transaction.commit().await?;
         Ok(answers)
-    }
-
-    async fn network_acls(&self, tenant: u32, offset: u64, limit: u32) -> Result<AclPage, Error> {
-        let mut snapshot = self.readers.begin().await?;
-        network_acls::page(&mut snapshot, tenant, offset, limit).await
-    }
-
-    async fn active_rules(&self, tenant: u32) -> Result<Vec<String>, Error> {
-        network_acls::active_rules(&self.readers, tenant).await
-    }
-
-    async fn network_acl(&self, tenant: u32, id: &str) -> Result<Option<StoredAcl>, Error> {
-        network_acls::find(&self.readers, tenant, id).await
-    }
-
-    async fn create_network_acl(
-        &self,
-        tenant: u32,
-        id: &str,
-        acl: &NewAcl,
-        now: u64,
-    ) -> Result<Option<StoredAcl>, Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let created = network_acls::create(&mut transaction, tenant, id, acl, now).await?;
-        if created.is_some() {
-            transaction.commit().await?;
-        }
-        Ok(created)
-    }
-
-    async fn replace_network_acl(
-        &self,
-        tenant: u32,
-        stored: &StoredAcl,
-        acl: &NewAcl,
-        now: u64,
-    ) -> Result<Option<StoredAcl>, Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let replaced = network_acls::replace(&mut transaction, tenant, stored, acl, now).await?;
-        if replaced.is_some() {
-            transaction.commit().await?;
-        }
-        Ok(replaced)
-    }
-
-    async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<bool, Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let was_active = network_acls::delete(&mut transaction, tenant, id).await?;
-        transaction.commit().await?;
-        Ok(was_active)
-    }
-
-    async fn log_acl_totals(&self, totals: &[AclTotal], end: u64) -> Result<(), Error> {
-        tenant_log::write_acl_totals(&self.readers, &self.writer, totals, end).await
     }
 
     async fn close(&self) {

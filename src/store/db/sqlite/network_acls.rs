@@ -1,13 +1,71 @@
 //! Access rules.
 
+use async_trait::async_trait;
 use serde_json::value::RawValue;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
-use super::{column, count, next_change, to_json, unreadable};
+use super::{Sqlite, column, count, next_change, tenant_log, to_json, unreadable};
 use crate::acl::Size;
 use crate::acl::rule::MAX_PRIORITY;
-use crate::store::db::{AclPage, Error, NewAcl, StoredAcl};
+use crate::store::db::{AclPage, AclTotal, Error, NetworkAcls, NewAcl, StoredAcl};
 use crate::tenant::Domain;
+
+#[async_trait]
+impl NetworkAcls for Sqlite {
+    async fn network_acls(&self, tenant: u32, offset: u64, limit: u32) -> Result<AclPage, Error> {
+        let mut snapshot = self.readers.begin().await?;
+        page(&mut snapshot, tenant, offset, limit).await
+    }
+
+    async fn active_rules(&self, tenant: u32) -> Result<Vec<String>, Error> {
+        active_rules(&self.readers, tenant).await
+    }
+
+    async fn network_acl(&self, tenant: u32, id: &str) -> Result<Option<StoredAcl>, Error> {
+        find(&self.readers, tenant, id).await
+    }
+
+    async fn create_network_acl(
+        &self,
+        tenant: u32,
+        id: &str,
+        acl: &NewAcl,
+        now: u64,
+    ) -> Result<Option<StoredAcl>, Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let created = create(&mut transaction, tenant, id, acl, now).await?;
+        if created.is_some() {
+            transaction.commit().await?;
+        }
+        Ok(created)
+    }
+
+    async fn replace_network_acl(
+        &self,
+        tenant: u32,
+        stored: &StoredAcl,
+        acl: &NewAcl,
+        now: u64,
+    ) -> Result<Option<StoredAcl>, Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let replaced = replace(&mut transaction, tenant, stored, acl, now).await?;
+        if replaced.is_some() {
+            transaction.commit().await?;
+        }
+        Ok(replaced)
+    }
+
+    async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<bool, Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let was_active = delete(&mut transaction, tenant, id).await?;
+        transaction.commit().await?;
+        Ok(was_active)
+    }
+
+    async fn log_acl_totals(&self, totals: &[AclTotal], end: u64) -> Result<(), Error> {
+        tenant_log::write_acl_totals(&self.readers, &self.writer, totals, end).await
+    }
+}
 
 #[derive(sqlx::FromRow)]
 struct AclRow {
@@ -49,12 +107,7 @@ macro_rules! select_acls {
 }
 
 /// Some of a tenant's rules, of one moment.
-pub(super) async fn page(
-    connection: &mut SqliteConnection,
-    tenant: u32,
-    offset: u64,
-    limit: u32,
-) -> Result<AclPage, Error> {
+async fn page(connection: &mut SqliteConnection, tenant: u32, offset: u64, limit: u32) -> Result<AclPage, Error> {
     let total: i64 = sqlx::query_scalar("SELECT count(*) FROM network_acls WHERE tenant = ?")
         .bind(tenant)
         .fetch_one(&mut *connection)
@@ -70,7 +123,7 @@ pub(super) async fn page(
 }
 
 /// What the active rules of a tenant do.
-pub(super) async fn active_rules(readers: &SqlitePool, tenant: u32) -> Result<Vec<String>, Error> {
+async fn active_rules(readers: &SqlitePool, tenant: u32) -> Result<Vec<String>, Error> {
     let rules =
         sqlx::query_scalar("SELECT rule FROM network_acls WHERE tenant = ? AND active = 1 ORDER BY priority, number")
             .bind(tenant)
@@ -80,7 +133,7 @@ pub(super) async fn active_rules(readers: &SqlitePool, tenant: u32) -> Result<Ve
 }
 
 /// The rule with this id.
-pub(super) async fn find(readers: &SqlitePool, tenant: u32, id: &str) -> Result<Option<StoredAcl>, Error> {
+async fn find(readers: &SqlitePool, tenant: u32, id: &str) -> Result<Option<StoredAcl>, Error> {
     let row: Option<AclRow> = sqlx::query_as(select_acls!("WHERE tenant = ? AND id = ?"))
         .bind(tenant)
         .bind(id)
@@ -90,7 +143,7 @@ pub(super) async fn find(readers: &SqlitePool, tenant: u32, id: &str) -> Result<
 }
 
 /// Adds a rule; `None`, and a transaction that must not be kept, if the tenant is gone.
-pub(super) async fn create(
+async fn create(
     connection: &mut SqliteConnection,
     tenant: u32,
     id: &str,
@@ -110,7 +163,7 @@ pub(super) async fn create(
 }
 
 /// Replaces a rule; `None`, and a transaction that must not be kept, if it is another one by now.
-pub(super) async fn replace(
+async fn replace(
     connection: &mut SqliteConnection,
     tenant: u32,
     stored: &StoredAcl,
@@ -199,7 +252,7 @@ async fn is_kept(connection: &mut SqliteConnection, tenant: u32, alters_list: bo
 }
 
 /// Deletes a rule, if there is one, and says whether one was active.
-pub(super) async fn delete(connection: &mut SqliteConnection, tenant: u32, id: &str) -> Result<bool, Error> {
+async fn delete(connection: &mut SqliteConnection, tenant: u32, id: &str) -> Result<bool, Error> {
     let deleted: Option<bool> =
         sqlx::query_scalar("DELETE FROM network_acls WHERE tenant = ? AND id = ? RETURNING active")
             .bind(tenant)
