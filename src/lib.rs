@@ -7,6 +7,7 @@
 //! | [`tenant`] | a tenant's settings as both ends see them |
 //! | [`acl`] | who may send requests: rules, signals, the index, evaluation |
 //! | [`cidr`] | ranges of addresses |
+//! | [`management`] | what a tenant's owner says of APIs, connections and grants |
 //! | [`registration`] | metadata in, checked registration or RFC 7591 error out; credentials; the response |
 //! | [`media_type`] | whether a `content-type` is JSON |
 //! | [`request_path`] | which endpoint a path leads to, and whether it hides that |
@@ -22,6 +23,7 @@ pub mod acl;
 pub mod cidr;
 pub mod edge_api;
 pub mod filter;
+pub mod management;
 pub mod media_type;
 pub mod rate_limit;
 pub mod registration;

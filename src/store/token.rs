@@ -25,6 +25,18 @@ pub const MANAGEMENT_SCOPES: &[&str] = &[
     "create:network_acls",
     "update:network_acls",
     "delete:network_acls",
+    "read:resource_servers",
+    "create:resource_servers",
+    "update:resource_servers",
+    "delete:resource_servers",
+    "read:connections",
+    "create:connections",
+    "update:connections",
+    "delete:connections",
+    "read:client_grants",
+    "create:client_grants",
+    "update:client_grants",
+    "delete:client_grants",
 ];
 
 /// How many checked tokens are remembered.

@@ -10,6 +10,7 @@ mod fleet_limit;
 mod management;
 mod migration;
 mod network_acls;
+mod resources;
 mod stub_authorization_server;
 mod token;
 mod writer;

@@ -3,9 +3,11 @@
 //! The traits have the calls that the callers make and no more, one trait for each room of the database. Times come in as arguments: a [`Now`], or UNIX
 //! milliseconds.
 
+mod document;
 mod network_acl;
 mod sqlite;
 
+pub use document::{Document, DocumentKind, DocumentPage, DocumentQuery, Documents, update_document};
 pub use network_acl::{
     ACLS_SUMMARY, AclPage, AclTotal, ChangedAcl, NetworkAcls, NewAcl, StoredAcl, acl_id, is_acl_id, update_network_acl,
 };
@@ -60,7 +62,7 @@ pub struct Registered {
 
 /// Durable tenants, clients, the signing key, and what the other traits keep.
 #[async_trait]
-pub trait Database: NetworkAcls + Send + Sync {
+pub trait Database: NetworkAcls + Documents + Send + Sync {
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), Error>;
 
@@ -130,6 +132,18 @@ pub enum Error {
     /// The tenant's access rules would be more than it may have.
     #[error("the tenant would have {0}")]
     TooManyAcls(String),
+    /// The tenant has one like it.
+    #[error("there is such a {noun} already", noun = .0.noun())]
+    Duplicate(DocumentKind),
+    /// The tenant has no API of that identifier.
+    #[error("there is no API with this identifier; create the API first")]
+    NoSuchApi,
+    /// The tenant has no such client.
+    #[error("there is no client with this client_id")]
+    NoSuchClient,
+    /// The tenant has as many as it may have.
+    #[error("{noun}s of a tenant are {1} at most", noun = .0.noun())]
+    TooManyDocuments(DocumentKind, u32),
     /// There is no database, and the caller wants none made.
     #[error(
         "there is no database at {0}; look at --database-url and DATABASE_URL, or make one with `dcr-store tenant create`"

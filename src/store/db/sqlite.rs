@@ -6,6 +6,7 @@
 
 mod buckets;
 mod changes;
+mod documents;
 mod network_acls;
 mod open;
 mod register;
@@ -357,7 +358,13 @@ impl Database for Sqlite {
         .await?;
         let Some(slot) = slot else { return Ok(None) };
         write_domains(&mut transaction, slot, &[]).await?;
-        for delete in ["DELETE FROM network_acls WHERE tenant = ?", "DELETE FROM buckets WHERE tenant = ?"] {
+        for delete in [
+            "DELETE FROM network_acls WHERE tenant = ?",
+            "DELETE FROM buckets WHERE tenant = ?",
+            // Grants go with the APIs.
+            "DELETE FROM resource_servers WHERE tenant = ?",
+            "DELETE FROM connections WHERE tenant = ?",
+        ] {
             sqlx::query(delete).bind(slot).execute(&mut *transaction).await?;
         }
         transaction.commit().await?;

@@ -153,6 +153,16 @@ impl From<db::Error> for ManagementError {
         match &error {
             db::Error::RedirectsToItself(_) => return Self::invalid_body(format!("rule.action.redirect_uri: {error}")),
             db::Error::TooManyAcls(_) => return Self::invalid_body(format!("rule: {error}")),
+            db::Error::Duplicate(_) => return Self::new(StatusCode::CONFLICT, "resource_exists", error.to_string()),
+            db::Error::TooManyDocuments(..) => {
+                return Self::new(StatusCode::FORBIDDEN, "too_many_entities", error.to_string());
+            }
+            db::Error::NoSuchApi => {
+                return Self::new(StatusCode::NOT_FOUND, "inexistent_resource_server", format!("audience: {error}"));
+            }
+            db::Error::NoSuchClient => {
+                return Self::new(StatusCode::NOT_FOUND, "inexistent_client", format!("client_id: {error}"));
+            }
             _ => {}
         }
         tracing::error!(%error, "a request of the Management API failed");

@@ -4,15 +4,19 @@
 //! |---|---|
 //! | `/api/v2/tenants/settings` | `settings` |
 //! | `/api/v2/network-acls`, `/api/v2/network-acls/{id}` | `network_acls`, with `acl_patch` and `acl_warnings` |
+//! | `/api/v2/resource-servers`, `/connections`, `/client-grants`, each with `/{id}` | `resources` |
 //!
-//! What they share: `access`, `body`, `paging`, `warning`.
+//! What they share: `access`, `body`, `fields`, `paging`, `parameters`, `warning`.
 
 mod access;
 mod acl_patch;
 mod acl_warnings;
 mod body;
+mod fields;
 mod network_acls;
 mod paging;
+mod parameters;
+mod resources;
 mod settings;
 mod warning;
 
@@ -20,7 +24,9 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 
+use self::resources::{all, one};
 use super::App;
+use crate::management::{ClientGrant, Connection, ResourceServer};
 
 /// Longest body with an access rule, in bytes: as many ranges as a tenant may have, each as long as it can be.
 const MAX_ACL_BYTES: usize = 8 * 1024 * 1024;
@@ -29,6 +35,12 @@ const MAX_ACL_BYTES: usize = 8 * 1024 * 1024;
 pub fn router() -> Router<App> {
     Router::new()
         .route("/api/v2/tenants/settings", get(settings::show).patch(settings::change))
+        .route("/api/v2/resource-servers", all::<ResourceServer>())
+        .route("/api/v2/resource-servers/{id}", one::<ResourceServer>())
+        .route("/api/v2/connections", all::<Connection>())
+        .route("/api/v2/connections/{id}", one::<Connection>())
+        .route("/api/v2/client-grants", all::<ClientGrant>())
+        .route("/api/v2/client-grants/{id}", one::<ClientGrant>())
         .route(
             "/api/v2/network-acls",
             get(network_acls::list).post(network_acls::create).layer(DefaultBodyLimit::max(MAX_ACL_BYTES)),

@@ -1,9 +1,9 @@
 //! Lists in pages.
 
 use axum::extract::FromRequestParts;
-use axum::extract::Query;
 use axum::http::request::Parts;
 
+use super::parameters::Parameters;
 use crate::store::http::error::ManagementError;
 
 /// Entries on a page, unless the request says otherwise.
@@ -21,6 +21,17 @@ pub struct Paging {
     pub per_page: u32,
     /// Whether the answer says how many there are.
     pub include_totals: bool,
+    /// The part that is asked for by `from` and `take`, where a list has such.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// A part of a list after a place that an earlier answer named.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Checkpoint {
+    /// The place: what `next` said. 0 is the start.
+    pub from: u64,
+    /// How many are wanted.
+    pub take: u32,
 }
 
 impl Paging {
@@ -30,14 +41,24 @@ impl Paging {
     }
 
     fn parse(parameters: &[(String, String)]) -> Result<Self, ManagementError> {
-        let mut paging = Self { page: 0, per_page: PER_PAGE, include_totals: false };
+        let mut paging = Self { page: 0, per_page: PER_PAGE, include_totals: false, checkpoint: None };
+        let start = Checkpoint { from: 0, take: PER_PAGE };
         for (name, value) in parameters {
             let bad = |expected: &str| ManagementError::invalid_query(format!("{name}: expected {expected}"));
             match name.as_str() {
                 "page" => paging.page = value.parse().map_err(|_| bad("the number of a page, from 0"))?,
-                "per_page" => {
+                "per_page" | "take" => {
                     let number = value.parse().ok().filter(|number| (1..=MAX_PER_PAGE).contains(number));
-                    paging.per_page = number.ok_or_else(|| bad("a whole number from 1 to 100"))?;
+                    let number = number.ok_or_else(|| bad("a whole number from 1 to 100"))?;
+                    if name == "take" {
+                        paging.checkpoint.get_or_insert(start).take = number;
+                    } else {
+                        paging.per_page = number;
+                    }
+                }
+                "from" => {
+                    let place = value.parse().map_err(|_| bad("what `next` said"))?;
+                    paging.checkpoint.get_or_insert(start).from = place;
                 }
                 "include_totals" => {
                     paging.include_totals = value.parse().map_err(|_| bad("true or false"))?;
@@ -53,15 +74,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Paging {
     type Rejection = ManagementError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ManagementError> {
-        let Query(parameters): Query<Vec<(String, String)>> = Query::try_from_uri(&parts.uri)
-            .map_err(|_| ManagementError::invalid_query("the query is not one of names and values"))?;
-        Self::parse(&parameters)
+        Self::parse(&Parameters::of(parts)?.0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::extract::Query;
 
     fn parse(text: &str) -> Result<Paging, String> {
         let uri = format!("/?{text}").parse().unwrap();
@@ -73,7 +93,9 @@ mod tests {
     fn a_page_is_what_the_query_says_and_the_rest_of_it_does_not_matter() {
         let paging = parse("fields=id&page=3&per_page=100&include_totals=true&page_size=x").unwrap();
         assert_eq!((paging.start(), paging.per_page, paging.include_totals), (300, 100, true));
-        assert_eq!(parse("").unwrap(), Paging { page: 0, per_page: 50, include_totals: false });
+        assert_eq!(parse("").unwrap(), Paging { page: 0, per_page: 50, include_totals: false, checkpoint: None });
+        assert_eq!(parse("take=3").unwrap().checkpoint, Some(Checkpoint { from: 0, take: 3 }));
+        assert_eq!(parse("from=7").unwrap().checkpoint, Some(Checkpoint { from: 7, take: 50 }));
         assert_eq!(parse("page=4294967295&per_page=100").unwrap().start(), 429_496_729_500);
     }
 
@@ -86,6 +108,8 @@ mod tests {
             ("per_page=0", "per_page"),
             ("per_page=101", "per_page"),
             ("per_page=1.5", "per_page"),
+            ("take=0", "take"),
+            ("from=x", "from"),
             ("include_totals=1", "include_totals"),
             ("include_totals=yes", "include_totals"),
         ] {

@@ -1,0 +1,51 @@
+//! What a tenant's owner says about its APIs, its connections and who may use which API: the objects of the Management
+//! API, checked while they are parsed. An unknown member is an error, because whoever sends it expects something of it.
+//!
+//! Each object has a type for what is sent to create it, which is also how it is kept, and one for a change of it.
+
+mod client_grant;
+mod connection;
+mod resource_server;
+
+pub use client_grant::{ClientGrant, ClientGrantPatch, SubjectType, Whose};
+pub use connection::{Connection, ConnectionPatch};
+pub use resource_server::{
+    ClientAuthorization, ClientPolicy, ResourceServer, ResourceServerPatch, Scope, SubjectTypeAuthorization,
+    UserAuthorization, UserPolicy,
+};
+
+use serde::{Deserialize, Deserializer};
+
+/// Most scopes of an API or of a grant.
+pub const MAX_SCOPES: usize = 1_000;
+
+/// Longest name, description or identifier, in characters.
+const MAX_TEXT: usize = 1_000;
+
+/// Longest scope, in bytes.
+const MAX_SCOPE: usize = 280;
+
+/// Text of 1 to [`MAX_TEXT`] characters without control characters.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if (1..=MAX_TEXT).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+        Ok(text)
+    } else {
+        Err(serde::de::Error::custom(format_args!("expected 1 to {MAX_TEXT} characters without control characters")))
+    }
+}
+
+/// The same for a member that may be absent.
+fn some_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    text(deserializer).map(Some)
+}
+
+/// A member that may be absent, but not `null`: nothing says what that would mean.
+fn some<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Whether text is one scope (RFC 6749 §3.3).
+fn is_scope(text: &str) -> bool {
+    (1..=MAX_SCOPE).contains(&text.len()) && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}

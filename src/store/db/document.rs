@@ -1,0 +1,143 @@
+//! Objects of the Management API that are kept as they are written: APIs, connections, client grants.
+
+use async_trait::async_trait;
+
+use super::{Database, Error};
+use crate::registration::prefixed_id;
+
+/// What kind of object it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DocumentKind {
+    /// A [`crate::management::ResourceServer`].
+    ResourceServer,
+    /// A [`crate::management::Connection`].
+    Connection,
+    /// A [`crate::management::ClientGrant`].
+    ClientGrant,
+}
+
+impl DocumentKind {
+    /// What an object of this kind is called.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::ResourceServer => "API",
+            Self::Connection => "connection",
+            Self::ClientGrant => "client grant",
+        }
+    }
+
+    /// A new object's id; `None` if the system has no randomness.
+    pub fn new_id(self) -> Option<String> {
+        let (prefix, length) = match self {
+            Self::ResourceServer => ("rs_", 22),
+            // As long as the hosted product's.
+            Self::Connection => ("con_", 16),
+            Self::ClientGrant => ("cgr_", 16),
+        };
+        prefixed_id(prefix, length, &mut |buffer: &mut [u8]| getrandom::fill(buffer)).ok()
+    }
+
+    /// Most of them that a tenant may have; each grant is one of an API, so those are bounded by APIs and clients.
+    pub(super) fn most(self) -> u32 {
+        match self {
+            Self::ResourceServer | Self::Connection => 1_000,
+            Self::ClientGrant => u32::MAX,
+        }
+    }
+}
+
+/// An object as the database has it. Times are UNIX milliseconds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Document {
+    /// Its place in the order of creation, over all tenants.
+    pub number: u64,
+    /// Its id.
+    pub id: String,
+    /// How often it was written.
+    pub version: u64,
+    /// What it says, as JSON.
+    pub data: String,
+    /// When it was created.
+    pub created_at: u64,
+    /// When it was changed last.
+    pub updated_at: u64,
+}
+
+/// Which objects are asked for.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct DocumentQuery {
+    /// Members that are texts, with the values of which they have to have one.
+    pub members: Vec<(&'static str, Vec<String>)>,
+    /// Only those that were created after the one with this number.
+    pub after: u64,
+    /// How many of the rest are left out.
+    pub offset: u64,
+    /// How many are wanted.
+    pub limit: u32,
+}
+
+/// Some objects.
+#[derive(Clone, Debug)]
+pub struct DocumentPage {
+    /// In the order of creation.
+    pub documents: Vec<Document>,
+    /// How many there are of which `members` holds, wherever they stand.
+    pub total: u64,
+}
+
+/// Tenants' APIs, connections and client grants. A tenant is named by its slot, and never sees another's.
+#[async_trait]
+pub trait Documents {
+    /// The objects that `query` asks for.
+    async fn documents(&self, tenant: u32, kind: DocumentKind, query: &DocumentQuery) -> Result<DocumentPage, Error>;
+
+    /// The object with this id.
+    async fn document(&self, tenant: u32, kind: DocumentKind, id: &str) -> Result<Option<Document>, Error>;
+
+    /// Adds an object at `now`; `None` if the tenant was deleted. [`Error::Duplicate`], [`Error::NoSuchApi`],
+    /// [`Error::NoSuchClient`] and [`Error::TooManyDocuments`] leave everything as it was.
+    async fn create_document(
+        &self,
+        tenant: u32,
+        kind: DocumentKind,
+        id: &str,
+        data: &str,
+        now: u64,
+    ) -> Result<Option<Document>, Error>;
+
+    /// Writes what `stored` is to say from `now` on, if it still has the version at which the caller read it; `None` if
+    /// it has not. What it is found by stays.
+    async fn replace_document(
+        &self,
+        tenant: u32,
+        kind: DocumentKind,
+        stored: &Document,
+        data: &str,
+        now: u64,
+    ) -> Result<Option<Document>, Error>;
+
+    /// Deletes an object, if there is one. An API's grants go with it.
+    async fn delete_document(&self, tenant: u32, kind: DocumentKind, id: &str) -> Result<(), Error>;
+}
+
+/// Changes an object by `change`, whoever else changes it meanwhile; `Ok(None)` if the tenant has no such object. Nothing
+/// is written if `change` refuses or changes nothing.
+pub async fn update_document<E: From<Error>>(
+    database: &dyn Database,
+    tenant: u32,
+    kind: DocumentKind,
+    id: &str,
+    now: u64,
+    change: impl Fn(&Document) -> Result<String, E>,
+) -> Result<Option<Document>, E> {
+    while let Some(before) = database.document(tenant, kind, id).await? {
+        let data = change(&before)?;
+        if data == before.data {
+            return Ok(Some(before));
+        }
+        if let Some(after) = database.replace_document(tenant, kind, &before, &data, now).await? {
+            return Ok(Some(after));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,206 @@
+//! APIs, connections and client grants: three tables of one shape.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteConnection;
+
+use super::{Sqlite, column, count, to_json};
+use crate::store::db::{Document, DocumentKind, DocumentPage, DocumentQuery, Documents, Error};
+
+/// The statements for one table. Parameters are numbered: `?1` is the tenant.
+struct Statements {
+    list: &'static str,
+    count: &'static str,
+    find: &'static str,
+    insert: &'static str,
+    update: &'static str,
+    delete: &'static str,
+}
+
+/// The columns of a [`DocumentRow`].
+macro_rules! columns {
+    () => {
+        "number, id, version, data, created_at, updated_at"
+    };
+}
+
+/// Whose rows are asked for, and that their members have the values in `?2`, an object of lists.
+macro_rules! asked_for {
+    ($whose:literal) => {
+        concat!(
+            $whose,
+            " AND NOT EXISTS (SELECT 1 FROM json_each(?2) AS asked \
+             WHERE coalesce(data ->> asked.key, '') NOT IN (SELECT value FROM json_each(asked.value)))"
+        )
+    };
+}
+
+macro_rules! statements {
+    ($table:literal, $whose:literal) => {
+        Statements {
+            list: concat!(
+                "SELECT ",
+                columns!(),
+                concat!(" FROM ", $table, " WHERE ", asked_for!($whose)),
+                " AND number > ?3 ORDER BY number LIMIT ?4 OFFSET ?5"
+            ),
+            count: concat!("SELECT count(*) FROM ", $table, " WHERE ", asked_for!($whose)),
+            find: concat!("SELECT ", columns!(), " FROM ", $table, " WHERE tenant = ?1 AND id = ?2"),
+            insert: concat!(
+                concat!("INSERT INTO ", $table, " (tenant, id, version, data, created_at, updated_at)"),
+                " SELECT slot, ?2, 1, ?3, ?4, ?4 FROM tenants WHERE slot = ?1 AND deleted = 0 RETURNING ",
+                columns!()
+            ),
+            update: concat!(
+                concat!("UPDATE ", $table, " SET data = ?4, updated_at = ?5, version = version + 1"),
+                " WHERE tenant = ?1 AND id = ?2 AND version = ?3 RETURNING ",
+                columns!()
+            ),
+            delete: concat!("DELETE FROM ", $table, " WHERE tenant = ?1 AND id = ?2"),
+        }
+    };
+}
+
+const RESOURCE_SERVERS: Statements = statements!("resource_servers", "tenant = ?1");
+const CONNECTIONS: Statements = statements!("connections", "tenant = ?1");
+const CLIENT_GRANTS: Statements = statements!("client_grants", "tenant = ?1");
+/// Those of one client, of which a tenant may have very many.
+const GRANTS_OF_CLIENT: Statements =
+    statements!("client_grants", "client_id = (?2 ->> '$.client_id[0]') AND tenant = ?1");
+
+fn statements(kind: DocumentKind) -> &'static Statements {
+    match kind {
+        DocumentKind::ResourceServer => &RESOURCE_SERVERS,
+        DocumentKind::Connection => &CONNECTIONS,
+        DocumentKind::ClientGrant => &CLIENT_GRANTS,
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct DocumentRow {
+    number: i64,
+    id: String,
+    version: i64,
+    data: String,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl DocumentRow {
+    fn stored(self) -> Result<Document, Error> {
+        let Self { number, id, version, data, created_at, updated_at } = self;
+        Ok(Document {
+            number: count(number)?,
+            id,
+            version: count(version)?,
+            data,
+            created_at: count(created_at)?,
+            updated_at: count(updated_at)?,
+        })
+    }
+}
+
+#[async_trait]
+impl Documents for Sqlite {
+    async fn documents(&self, tenant: u32, kind: DocumentKind, query: &DocumentQuery) -> Result<DocumentPage, Error> {
+        let DocumentQuery { members, after, offset, limit } = query;
+        let of_one_client = members.iter().any(|(name, values)| *name == "client_id" && values.len() == 1);
+        let statements = if of_one_client { &GRANTS_OF_CLIENT } else { statements(kind) };
+        let members = to_json(&members.iter().map(|(name, values)| (*name, values)).collect::<BTreeMap<_, _>>())?;
+        let mut snapshot = self.readers.begin().await?;
+        let total: i64 =
+            sqlx::query_scalar(statements.count).bind(tenant).bind(&members).fetch_one(&mut *snapshot).await?;
+        let rows: Vec<DocumentRow> = sqlx::query_as(statements.list)
+            .bind(tenant)
+            .bind(&members)
+            .bind(column(*after))
+            .bind(*limit)
+            .bind(column(*offset))
+            .fetch_all(&mut *snapshot)
+            .await?;
+        let documents = rows.into_iter().map(DocumentRow::stored).collect::<Result<_, _>>()?;
+        Ok(DocumentPage { documents, total: count(total)? })
+    }
+
+    async fn document(&self, tenant: u32, kind: DocumentKind, id: &str) -> Result<Option<Document>, Error> {
+        let row: Option<DocumentRow> =
+            sqlx::query_as(statements(kind).find).bind(tenant).bind(id).fetch_optional(&self.readers).await?;
+        row.map(DocumentRow::stored).transpose()
+    }
+
+    async fn create_document(
+        &self,
+        tenant: u32,
+        kind: DocumentKind,
+        id: &str,
+        data: &str,
+        now: u64,
+    ) -> Result<Option<Document>, Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        if kind == DocumentKind::ClientGrant {
+            check_references(&mut transaction, tenant, data).await?;
+        }
+        let created: Option<DocumentRow> = sqlx::query_as(statements(kind).insert)
+            .bind(tenant)
+            .bind(id)
+            .bind(data)
+            .bind(column(now))
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(|error| match error.as_database_error() {
+                Some(inner) if inner.is_unique_violation() => Error::Duplicate(kind),
+                _ => error.into(),
+            })?;
+        let Some(created) = created else { return Ok(None) };
+        let of_tenant: i64 =
+            sqlx::query_scalar(statements(kind).count).bind(tenant).bind("{}").fetch_one(&mut *transaction).await?;
+        if of_tenant > kind.most().into() {
+            return Err(Error::TooManyDocuments(kind, kind.most()));
+        }
+        transaction.commit().await?;
+        created.stored().map(Some)
+    }
+
+    async fn replace_document(
+        &self,
+        tenant: u32,
+        kind: DocumentKind,
+        stored: &Document,
+        data: &str,
+        now: u64,
+    ) -> Result<Option<Document>, Error> {
+        let replaced: Option<DocumentRow> = sqlx::query_as(statements(kind).update)
+            .bind(tenant)
+            .bind(&stored.id)
+            .bind(column(stored.version))
+            .bind(data)
+            .bind(column(now))
+            .fetch_optional(&self.writer)
+            .await?;
+        replaced.map(DocumentRow::stored).transpose()
+    }
+
+    async fn delete_document(&self, tenant: u32, kind: DocumentKind, id: &str) -> Result<(), Error> {
+        sqlx::query(statements(kind).delete).bind(tenant).bind(id).execute(&self.writer).await?;
+        Ok(())
+    }
+}
+
+/// Fails if the API or the client of a grant is not the tenant's.
+async fn check_references(connection: &mut SqliteConnection, tenant: u32, grant: &str) -> Result<(), Error> {
+    let (has_api, has_client): (bool, bool) = sqlx::query_as(
+        "SELECT EXISTS (SELECT 1 FROM resource_servers WHERE tenant = ?1 AND identifier = ?2 ->> '$.audience'), \
+         ?2 ->> '$.client_id' IS NULL \
+         OR EXISTS (SELECT 1 FROM clients WHERE client_id = ?2 ->> '$.client_id' AND tenant = ?1)",
+    )
+    .bind(tenant)
+    .bind(grant)
+    .fetch_one(connection)
+    .await?;
+    match (has_api, has_client) {
+        (false, _) => Err(Error::NoSuchApi),
+        (_, false) => Err(Error::NoSuchClient),
+        (true, true) => Ok(()),
+    }
+}

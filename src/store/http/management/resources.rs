@@ -1,0 +1,289 @@
+//! APIs, connections and client grants: objects that are listed, created, shown, changed and deleted alike.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::access::Access;
+use super::body::{json_body, json_object};
+use super::fields::Fields;
+use super::paging::Paging;
+use super::parameters::Parameters;
+use crate::management::{
+    ClientGrant, ClientGrantPatch, Connection, ConnectionPatch, ResourceServer, ResourceServerPatch,
+};
+use crate::store::clock::unix_millis;
+use crate::store::db::{self, Document, DocumentKind, DocumentQuery, update_document};
+use crate::store::http::App;
+use crate::store::http::error::ManagementError;
+use crate::tenant::Tenant;
+
+/// What tells one kind of object from another.
+pub trait Resource: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Its kind in the database.
+    const KIND: DocumentKind;
+    /// Its name in scopes and the member of an answer under which a list of them stands.
+    const PLURAL: &'static str;
+    /// Query parameters that choose among them, and the members that those speak of.
+    const FILTERS: &'static [(&'static str, &'static str)];
+    /// Whether lists come by `from` and `take`, too.
+    const HAS_CHECKPOINTS: bool;
+    /// The body of a PATCH.
+    type Patch: DeserializeOwned + Clone + Send + Sync + 'static;
+
+    /// The object after a change. The error says what would be wrong with it.
+    fn apply(self, patch: Self::Patch) -> Result<Self, String>;
+
+    /// Whether the tenant may have it. The error names the member and says why not.
+    fn check(&self, _: &Tenant) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Adds to what is shown what nobody wrote.
+    fn complete(_: &mut Map<String, Value>) {}
+}
+
+impl Resource for ResourceServer {
+    const KIND: DocumentKind = DocumentKind::ResourceServer;
+    const PLURAL: &'static str = "resource_servers";
+    const FILTERS: &'static [(&'static str, &'static str)] = &[("identifiers", "identifier")];
+    const HAS_CHECKPOINTS: bool = false;
+    type Patch = ResourceServerPatch;
+
+    fn apply(self, patch: ResourceServerPatch) -> Result<Self, String> {
+        Ok(patch.apply(self))
+    }
+
+    fn check(&self, tenant: &Tenant) -> Result<(), String> {
+        no_system_api("identifier", &self.identifier, tenant)
+    }
+
+    fn complete(shown: &mut Map<String, Value>) {
+        let identifier = shown.get("identifier").cloned().unwrap_or_default();
+        shown.entry("name").or_insert(identifier);
+        shown.insert("is_system".to_owned(), false.into());
+    }
+}
+
+impl Resource for Connection {
+    const KIND: DocumentKind = DocumentKind::Connection;
+    const PLURAL: &'static str = "connections";
+    const FILTERS: &'static [(&'static str, &'static str)] = &[("name", "name"), ("strategy", "strategy")];
+    const HAS_CHECKPOINTS: bool = true;
+    type Patch = ConnectionPatch;
+
+    fn apply(self, patch: ConnectionPatch) -> Result<Self, String> {
+        Ok(patch.apply(self))
+    }
+}
+
+impl Resource for ClientGrant {
+    const KIND: DocumentKind = DocumentKind::ClientGrant;
+    const PLURAL: &'static str = "client_grants";
+    const FILTERS: &'static [(&'static str, &'static str)] = &[
+        ("audience", "audience"),
+        ("client_id", "client_id"),
+        ("subject_type", "subject_type"),
+        ("default_for", "default_for"),
+    ];
+    const HAS_CHECKPOINTS: bool = true;
+    type Patch = ClientGrantPatch;
+
+    fn apply(self, patch: ClientGrantPatch) -> Result<Self, String> {
+        patch.apply(self)
+    }
+
+    fn check(&self, tenant: &Tenant) -> Result<(), String> {
+        no_system_api("audience", &self.audience, tenant)
+    }
+}
+
+/// The Management API is nobody's to grant: a token for it would open the tenant itself.
+fn no_system_api(member: &str, identifier: &str, tenant: &Tenant) -> Result<(), String> {
+    let is_system_api = |domain: &str| {
+        let of_domain = identifier.strip_prefix("https://").and_then(|rest| rest.strip_prefix(domain));
+        of_domain.is_some_and(|path| path.trim_end_matches('/') == "/api/v2")
+    };
+    if tenant.domains.iter().any(|domain| is_system_api(domain.as_str())) {
+        Err(format!("{member}: the Management API is a system API, which is not granted"))
+    } else {
+        Ok(())
+    }
+}
+
+/// The routes of a list.
+pub fn all<R: Resource>() -> MethodRouter<App> {
+    get(list::<R>).post(create::<R>)
+}
+
+/// The routes of one object.
+pub fn one<R: Resource>() -> MethodRouter<App> {
+    get(show::<R>).patch(change::<R>).delete(delete::<R>)
+}
+
+/// `GET /api/v2/{resource}`
+async fn list<R: Resource>(
+    access: Access,
+    paging: Paging,
+    fields: Fields,
+    Parameters(parameters): Parameters,
+    State(app): State<App>,
+) -> Result<Response, ManagementError> {
+    access.require(&format!("read:{}", R::PLURAL))?;
+    let members = R::FILTERS.iter().filter_map(|(parameter, member)| {
+        let values = parameters.iter().filter(|(name, _)| name == parameter).map(|(_, value)| value.clone());
+        Some((*member, values.collect::<Vec<_>>())).filter(|(_, values)| !values.is_empty())
+    });
+    let members = members.collect();
+    let checkpoint = paging.checkpoint.filter(|_| R::HAS_CHECKPOINTS);
+    let query = match checkpoint {
+        // One more shows whether there are more.
+        Some(checkpoint) => {
+            DocumentQuery { members, after: checkpoint.from, offset: 0, limit: checkpoint.take.saturating_add(1) }
+        }
+        None => DocumentQuery { members, after: 0, offset: paging.start(), limit: paging.per_page },
+    };
+    let page = app.database.documents(access.stored.slot, R::KIND, &query).await?;
+    let mut documents = page.documents;
+    let mut answer = Map::new();
+    match checkpoint {
+        Some(checkpoint) => {
+            let take = usize::try_from(checkpoint.take).unwrap_or(usize::MAX);
+            let has_more = documents.len() > take;
+            documents.truncate(take);
+            if let Some(last) = documents.last().filter(|_| has_more) {
+                answer.insert("next".to_owned(), last.number.to_string().into());
+            }
+        }
+        None if paging.include_totals => {
+            answer.insert("start".to_owned(), paging.start().into());
+            answer.insert("limit".to_owned(), paging.per_page.into());
+            answer.insert("total".to_owned(), page.total.into());
+        }
+        None => {
+            let listed = documents.iter().map(|document| shown::<R>(document).map(|shown| fields.of(shown)));
+            return Ok(Json(listed.collect::<Result<Vec<_>, _>>()?).into_response());
+        }
+    }
+    let listed = documents.iter().map(|document| shown::<R>(document).map(|shown| Value::Object(fields.of(shown))));
+    answer.insert(R::PLURAL.to_owned(), Value::Array(listed.collect::<Result<_, _>>()?));
+    Ok(Json(answer).into_response())
+}
+
+/// `POST /api/v2/{resource}`
+async fn create<R: Resource>(
+    access: Access,
+    State(app): State<App>,
+    request: Request,
+) -> Result<Response, ManagementError> {
+    access.require(&format!("create:{}", R::PLURAL))?;
+    let (_, body) = json_body(request).await?;
+    let new: R = json_object(&body)?;
+    new.check(&access.stored.tenant).map_err(ManagementError::invalid_body)?;
+    let id = R::KIND.new_id().ok_or_else(|| db::Error::Failed("the system has no randomness".to_owned()))?;
+    let data = written(&new)?;
+    let created = app.database.create_document(access.stored.slot, R::KIND, &id, &data, unix_millis()).await?;
+    let created = created.ok_or_else(ManagementError::tenant_deleted)?;
+    Ok((StatusCode::CREATED, Json(shown::<R>(&created)?)).into_response())
+}
+
+/// `GET /api/v2/{resource}/{id}`
+async fn show<R: Resource>(
+    access: Access,
+    fields: Fields,
+    State(app): State<App>,
+    id: Id,
+) -> Result<Response, ManagementError> {
+    access.require(&format!("read:{}", R::PLURAL))?;
+    let found = app.database.document(access.stored.slot, R::KIND, &named::<R>(id)?).await?;
+    Ok(Json(fields.of(shown::<R>(&found.ok_or_else(unknown::<R>)?)?)).into_response())
+}
+
+/// `PATCH /api/v2/{resource}/{id}`
+async fn change<R: Resource>(
+    access: Access,
+    State(app): State<App>,
+    id: Id,
+    request: Request,
+) -> Result<Response, ManagementError> {
+    access.require(&format!("update:{}", R::PLURAL))?;
+    let (_, body) = json_body(request).await?;
+    let patch: R::Patch = json_object(&body)?;
+    let change = |before: &Document| {
+        let changed = read::<R>(before)?.apply(patch.clone()).map_err(ManagementError::invalid_body)?;
+        written(&changed)
+    };
+    let (slot, id) = (access.stored.slot, named::<R>(id)?);
+    let changed = update_document(&*app.database, slot, R::KIND, &id, unix_millis(), change).await?;
+    Ok(Json(shown::<R>(&changed.ok_or_else(unknown::<R>)?)?).into_response())
+}
+
+/// `DELETE /api/v2/{resource}/{id}`
+async fn delete<R: Resource>(access: Access, State(app): State<App>, id: Id) -> Result<Response, ManagementError> {
+    access.require(&format!("delete:{}", R::PLURAL))?;
+    if let Ok(id) = named::<R>(id) {
+        app.database.delete_document(access.stored.slot, R::KIND, &id).await?;
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// The id in the path.
+type Id = Result<Path<String>, PathRejection>;
+
+/// An id that is no text is nobody's.
+fn named<R: Resource>(id: Id) -> Result<String, ManagementError> {
+    id.map(|Path(id)| id).map_err(|_| unknown::<R>())
+}
+
+fn unknown<R: Resource>() -> ManagementError {
+    let message = format!("The tenant has no such {}", R::KIND.noun());
+    ManagementError::new(StatusCode::NOT_FOUND, "inexistent_resource", message)
+}
+
+fn written<R: Resource>(object: &R) -> Result<String, ManagementError> {
+    Ok(serde_json::to_string(object)
+        .map_err(|_| db::Error::Failed(format!("the {} cannot be written as JSON", R::KIND.noun())))?)
+}
+
+fn read<R: Resource>(document: &Document) -> Result<R, ManagementError> {
+    Ok(serde_json::from_str(&document.data).map_err(|_| unreadable::<R>(document))?)
+}
+
+/// An object as it is shown.
+fn shown<R: Resource>(document: &Document) -> Result<Map<String, Value>, ManagementError> {
+    let mut shown: Map<String, Value> = serde_json::from_str(&document.data).map_err(|_| unreadable::<R>(document))?;
+    shown.insert("id".to_owned(), document.id.clone().into());
+    R::complete(&mut shown);
+    Ok(shown)
+}
+
+fn unreadable<R: Resource>(document: &Document) -> db::Error {
+    db::Error::Failed(format!("the {} {} cannot be read", R::KIND.noun(), document.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_management_api_under_any_of_the_tenants_domains_is_a_system_api() {
+        let domains = ["a.example", "b.example"].map(|domain| domain.parse().unwrap()).into();
+        let tenant = Tenant { name: "t".parse().unwrap(), domains, settings: Default::default() };
+        for (identifier, is_system) in [
+            ("https://a.example/api/v2/", true),
+            ("https://b.example/api/v2", true),
+            ("https://a.example/api/v2x", false),
+            ("https://a.example.org/api/v2/", false),
+            ("https://api.a.example/", false),
+            ("urn:api", false),
+        ] {
+            assert_eq!(no_system_api("audience", identifier, &tenant).is_err(), is_system, "{identifier}");
+        }
+    }
+}
