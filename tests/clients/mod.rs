@@ -16,15 +16,25 @@ fn auth0() -> Option<PathBuf> {
     home.map(PathBuf::from)
 }
 
-#[test]
-fn the_auth0_sdk_drives_network_acls_unchanged() {
+/// Runs a script with the SDK against a gateway's HTTPS listener, as its users do.
+fn by_auth0(script: &str) {
     let Some(home) = auth0() else { return };
     let gateway = Gateway::start(Options::default());
     let mut node = Command::new("node");
-    node.arg(root().join("tests/clients/network_acls.mjs"))
+    node.arg(root().join("tests/clients").join(script))
         .arg(home)
         .arg(format!("localhost:{}", gateway.https_address().port()))
         .arg(gateway.management_token())
         .env("NODE_EXTRA_CA_CERTS", gateway.ca());
     output_of(&mut node);
+}
+
+#[test]
+fn the_auth0_sdk_drives_network_acls_unchanged() {
+    by_auth0("network_acls.mjs");
+}
+
+#[test]
+fn the_auth0_sdk_drives_apis_connections_grants_and_settings_unchanged() {
+    by_auth0("resources.mjs");
 }

@@ -45,6 +45,30 @@ fn switching_registration_on_warns_of_what_follows() {
 }
 
 #[test]
+fn the_warning_names_what_third_parties_still_lack() {
+    let folder = Folder::empty();
+    folder.succeed(&["tenant", "create", "default", "--domain", "default.example"]);
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let warning = || {
+        let switch = |on: bool| owner.patch_settings(&json!({"flags": {"enable_dynamic_client_registration": on}}));
+        switch(false);
+        switch(true).header("warning").to_owned()
+    };
+    let says = |warning: &str| (warning.contains("They can reach no API"), warning.contains("Nobody can log in"));
+    assert_eq!(says(&warning()), (true, true));
+    let connection = json!({"name": "db", "strategy": "auth0"});
+    let id = owner.send("POST", "/api/v2/connections", &connection).json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(says(&warning()), (true, true));
+    owner.send("PATCH", &format!("/api/v2/connections/{id}"), &json!({"is_domain_connection": true}));
+    assert_eq!(says(&warning()), (true, false));
+    owner.send("POST", "/api/v2/resource-servers", &json!({"identifier": "a"}));
+    let grant = json!({"default_for": "third_party_clients", "audience": "a", "subject_type": "user"});
+    assert_eq!(owner.send("POST", "/api/v2/client-grants", &grant).status, 201);
+    assert_eq!(says(&warning()), (false, false));
+}
+
+#[test]
 fn a_patch_changes_what_it_names_and_counts_only_if_something_changed() {
     let folder = Folder::with_default_tenant();
     let store = folder.serve();

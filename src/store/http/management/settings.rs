@@ -9,14 +9,18 @@ use serde_json::{Map, Value};
 use super::access::Access;
 use super::body::{checked, json_body, json_object};
 use super::warning::warn;
-use crate::store::db::{self, update_known_tenant};
+use crate::management::Connection;
+use crate::store::db::{self, Document, DocumentKind, DocumentQuery, update_known_tenant};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
 use crate::tenant::{Settings, Tenant};
 
-/// The warning in an answer that switched registration on.
-const SWITCHED_ON: &str = "Anyone may create applications now. They can reach no API until default permissions for \
-                           third-party applications are defined.";
+/// The warning in an answer that switched registration on, and what follows it where something is missing.
+const SWITCHED_ON: &str = "Anyone may create applications now.";
+const WITHOUT_GRANT: &str = "They can reach no API until default permissions for third-party applications are defined: \
+                             a client grant with default_for.";
+const WITHOUT_CONNECTION: &str =
+    "Nobody can log in with them until a connection is promoted to domain level: is_domain_connection.";
 
 /// `GET /api/v2/tenants/settings`
 pub async fn show(access: Access) -> Result<Json<Settings>, ManagementError> {
@@ -44,9 +48,40 @@ pub async fn change(access: Access, State(app): State<App>, request: Request) ->
     let switched_on = enabled(&changed.after) && !enabled(&changed.before);
     let mut response = Json(changed.after.settings).into_response();
     if switched_on {
-        warn(&mut response, SWITCHED_ON);
+        warn(&mut response, &switched_on_warning(&app, access.stored.slot).await);
     }
     Ok(response)
+}
+
+/// What follows now that registration is on.
+async fn switched_on_warning(app: &App, slot: u32) -> String {
+    let mut texts = vec![SWITCHED_ON];
+    match (has_default_grant(app, slot).await, has_domain_connection(app, slot).await) {
+        (Ok(has_grant), Ok(has_connection)) => {
+            texts.extend((!has_grant).then_some(WITHOUT_GRANT));
+            texts.extend((!has_connection).then_some(WITHOUT_CONNECTION));
+        }
+        // The change is made, and that is what the answer must say.
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "registration was switched on without a word on what third parties still lack");
+        }
+    }
+    texts.join(" ")
+}
+
+async fn has_default_grant(app: &App, slot: u32) -> Result<bool, db::Error> {
+    let members = vec![("default_for", vec!["third_party_clients".to_owned()])];
+    let query = DocumentQuery { members, limit: 1, ..DocumentQuery::default() };
+    Ok(app.database.documents(slot, DocumentKind::ClientGrant, &query).await?.total > 0)
+}
+
+async fn has_domain_connection(app: &App, slot: u32) -> Result<bool, db::Error> {
+    let all = DocumentQuery { limit: u32::MAX, ..DocumentQuery::default() };
+    let connections = app.database.documents(slot, DocumentKind::Connection, &all).await?.documents;
+    let is_domain_connection = |document: &Document| {
+        serde_json::from_str(&document.data).is_ok_and(|connection: Connection| connection.is_domain_connection)
+    };
+    Ok(connections.iter().any(is_domain_connection))
 }
 
 /// Merges a patch: members of `flags` and of `dcr_edge` replace one by one, others as a whole, and `null` brings a
