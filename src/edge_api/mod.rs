@@ -9,6 +9,8 @@
 //! Both need a bearer token of the kind `edge`. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer
 //! without it came from something else on the way, such as Envoy's own 503.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -65,7 +67,43 @@ pub struct RegisterClient<M> {
     pub client_secret_sha256: Option<String>,
     /// The RFC 7591 members as registered.
     pub metadata: M,
+    /// Where the request came from, for the tenant's log.
+    #[serde(default)]
+    pub origin: Origin,
 }
+
+/// Where a request came from, as far as the edge knows.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Origin {
+    /// The client's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+    /// The `user-agent`, at most [`MAX_USER_AGENT`] bytes of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    /// The host that it was for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// The autonomous system of the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asn: Option<u32>,
+    /// The country of the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
+    /// The subdivision of the address, without the country.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subdivision: Option<String>,
+    /// The JA3 fingerprint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ja3: Option<String>,
+    /// The JA4 fingerprint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ja4: Option<String>,
+}
+
+/// Most bytes of a `user-agent` that are kept.
+pub const MAX_USER_AGENT: usize = 512;
 
 /// A client that is durably registered.
 #[derive(Debug, Serialize, Deserialize)]

@@ -21,9 +21,9 @@ use super::refusal::{self, Limiter, Refusal};
 use super::request::{self, Head};
 use super::signals::{self, Observed};
 use super::worker::Worker;
-use crate::acl::{self, RequestKind, SignalSet};
+use crate::acl::{self, RequestKind, Signal, SignalSet};
 use crate::edge_api::{
-    self, CLIENT_ADDRESS_HEADER, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, TENANT_HEADER,
+    self, CLIENT_ADDRESS_HEADER, Origin, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, TENANT_HEADER,
 };
 use crate::media_type;
 use crate::rate_limit::Verdict;
@@ -48,7 +48,7 @@ enum State {
     /// Nothing of ours.
     Passing,
     /// A registration whose body is awaited; so many bytes have come.
-    Body { tenant: Rc<InForce>, size: usize },
+    Body { tenant: Rc<InForce>, origin: Box<Origin>, size: usize },
     /// A registration that the store is asked to make.
     Calling(Registering),
     /// Answered with this status.
@@ -107,7 +107,7 @@ enum Admission {
     /// A CORS preflight of the registration endpoint.
     Preflight,
     /// A registration whose body is worth reading.
-    Registration(Rc<InForce>),
+    Registration(Rc<InForce>, Box<Origin>),
 }
 
 /// One request.
@@ -147,9 +147,9 @@ impl Exchange {
                 let headers = std::mem::take(&mut self.shared);
                 self.answer(environment, &Reply { status: 204, headers, body: Vec::new(), reason: Reason::Preflight });
             }
-            Ok(Admission::Registration(tenant)) => {
+            Ok(Admission::Registration(tenant, origin)) => {
                 self.recognise(&arrival);
-                self.state = State::Body { tenant, size: 0 };
+                self.state = State::Body { tenant, origin, size: 0 };
                 if end_of_stream {
                     self.register(environment);
                 }
@@ -283,7 +283,10 @@ impl Exchange {
                     return Err(Refusal::RegistrationDisabled);
                 }
                 self.check_head(arrival.head())?;
-                Ok(Admission::Registration(tenant))
+                let sources = self.worker.config.signal_sources;
+                let wanted = sources.union(SignalSet::BUILT_IN).without(Signal::ConnectingAddress.into());
+                let origin = Observed::read(environment, wanted, sources).origin(&host);
+                Ok(Admission::Registration(tenant, Box::new(origin)))
             }
             Endpoint::Other | Endpoint::Protected | Endpoint::Scim | Endpoint::BelowRegistration => Ok(Admission::Pass),
         }
@@ -437,7 +440,7 @@ impl Exchange {
     /// The body is whole: checks it and asks the store to register the client.
     fn register<E: Environment>(&mut self, environment: &E) {
         match std::mem::replace(&mut self.state, State::Deciding) {
-            State::Body { tenant, size } => match self.send(environment, &tenant.tenant, size) {
+            State::Body { tenant, origin, size } => match self.send(environment, &tenant.tenant, *origin, size) {
                 Ok(registering) => self.state = State::Calling(registering),
                 Err(refusal) => self.refuse(environment, &refusal),
             },
@@ -445,7 +448,13 @@ impl Exchange {
         }
     }
 
-    fn send<E: Environment>(&self, environment: &E, tenant: &Tenant, size: usize) -> Result<Registering, Refusal> {
+    fn send<E: Environment>(
+        &self,
+        environment: &E,
+        tenant: &Tenant,
+        origin: Origin,
+        size: usize,
+    ) -> Result<Registering, Refusal> {
         let body = if size == 0 { Vec::new() } else { environment.request_body(size) };
         let metadata = registration::check(&body, &tenant.settings.dcr_edge).map_err(Refusal::Metadata)?;
         let mut random = |buffer: &mut [u8]| environment.fill_random(buffer);
@@ -453,7 +462,7 @@ impl Exchange {
         let secret = metadata.is_confidential().then(|| registration::client_secret(&mut random)).transpose();
         let secret = secret.map_err(|_| Refusal::RandomnessUnavailable)?;
         let client_secret_sha256 = secret.as_ref().map(ClientSecret::sha256_hex);
-        let request = RegisterClient { client_secret_sha256, metadata: &metadata };
+        let request = RegisterClient { client_secret_sha256, metadata: &metadata, origin };
         let body = serde_json::to_vec(&request).map_err(|_| Refusal::Callout(Failure::StoreError))?;
         let store = &self.worker.config.store;
         let headers = [

@@ -63,6 +63,11 @@ impl ClientMetadata {
         self.token_endpoint_auth_method == AuthMethod::ClientSecretPost
     }
 
+    /// What the client calls itself.
+    pub fn client_name(&self) -> Option<&str> {
+        self.texts.get("client_name").map(String::as_str)
+    }
+
     /// The redirect URIs, each byte for byte as it was sent, without duplicates.
     pub fn redirect_uris(&self) -> &[String] {
         &self.redirect_uris

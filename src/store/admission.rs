@@ -4,6 +4,7 @@
 
 use serde_json::value::RawValue;
 
+use crate::edge_api::Origin;
 use crate::registration::{self, ErrorCode, Rejection};
 use crate::tenant::{Name, Settings};
 
@@ -18,6 +19,8 @@ pub struct NewClient {
     pub client_secret_sha256: Option<[u8; 32]>,
     /// The metadata, not checked yet.
     pub metadata: Box<RawValue>,
+    /// Where the request came from.
+    pub origin: Origin,
 }
 
 /// What is stored of a registration.
@@ -25,6 +28,10 @@ pub struct NewClient {
 pub struct Admitted {
     /// The checked metadata as JSON.
     pub metadata: String,
+    /// What the client calls itself.
+    pub client_name: Option<String>,
+    /// The hosts of its redirect URIs, and the schemes of those without one; each once.
+    pub redirect_hosts: Vec<String>,
     /// What equal public clients have in common; absent for a confidential one, which is never folded.
     pub fingerprint: Option<[u8; 32]>,
 }
@@ -83,6 +90,19 @@ impl Refusal {
     }
 }
 
+/// Where a client may have its users sent.
+fn redirect_hosts(uris: &[String]) -> Vec<String> {
+    let host = |uri: &String| {
+        let uri = fluent_uri::Uri::parse(uri.as_str()).ok()?;
+        let host = uri.authority().map(|authority| authority.host()).filter(|host| !host.is_empty());
+        Some(host.map_or_else(|| format!("{}:", uri.scheme()), |host| host.to_ascii_lowercase()))
+    };
+    let mut hosts: Vec<String> = uris.iter().filter_map(host).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts
+}
+
 /// Checks a registration against its tenant's settings.
 pub fn admit(client: &NewClient, settings: &Settings) -> Result<Admitted, Refusal> {
     if !settings.flags.enable_dynamic_client_registration {
@@ -98,5 +118,10 @@ pub fn admit(client: &NewClient, settings: &Settings) -> Result<Admitted, Refusa
         Refusal::Invalid(Rejection { error: ErrorCode::InvalidClientMetadata, description })
     };
     let fingerprint = (!metadata.is_confidential()).then(|| metadata.fingerprint()).transpose().map_err(unwritable)?;
-    Ok(Admitted { metadata: serde_json::to_string(&metadata).map_err(unwritable)?, fingerprint })
+    Ok(Admitted {
+        client_name: metadata.client_name().map(str::to_owned),
+        redirect_hosts: redirect_hosts(metadata.redirect_uris()),
+        metadata: serde_json::to_string(&metadata).map_err(unwritable)?,
+        fingerprint,
+    })
 }

@@ -27,6 +27,7 @@ pub mod db;
 pub mod edge_signals;
 pub mod fleet_limit;
 pub mod http;
+pub mod log_upkeep;
 pub mod serve;
 pub mod stub_authorization_server;
 pub mod token;

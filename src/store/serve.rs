@@ -16,6 +16,7 @@ use super::clock::Clock;
 use super::db::Database;
 use super::http::metrics::Metrics;
 use super::http::{App, router};
+use super::log_upkeep;
 use super::stub_authorization_server;
 use super::token::Keys;
 use super::writer::Writer;
@@ -55,6 +56,8 @@ pub async fn serve(database: Arc<dyn Database>, keys: Keys, address: &str, ready
     let regularly =
         Arc::clone(&acl_counts).write_regularly(Arc::clone(&database), acl_counts::INTERVAL, stopping.clone());
     let summing_up = tokio::spawn(regularly);
+    let pruning =
+        tokio::spawn(log_upkeep::prune_regularly(Arc::clone(&database), log_upkeep::INTERVAL, stopping.clone()));
     let app = App {
         database: Arc::clone(&database),
         writer,
@@ -78,7 +81,7 @@ pub async fn serve(database: Arc<dyn Database>, keys: Keys, address: &str, ready
     }
     // The writer ends when no request is left that could give it anything.
     let summed_up = async {
-        _ = summing_up.await;
+        _ = tokio::join!(summing_up, pruning);
         acl_counts.write(&*database).await;
     };
     let (written, summed_up) = tokio::join!(timeout(QUEUE_GRACE, writing), timeout(QUEUE_GRACE, summed_up));

@@ -37,6 +37,7 @@ pub const MANAGEMENT_SCOPES: &[&str] = &[
     "create:client_grants",
     "update:client_grants",
     "delete:client_grants",
+    "read:logs",
 ];
 
 /// How many checked tokens are remembered.

@@ -9,8 +9,8 @@ mod settings;
 
 pub use domain::{Domain, authority_host};
 pub use settings::{
-    CustomSchemes, DcrEdge, Flags, HostPattern, InvalidRedirectUris, Origin, PerSource, RateLimit, Scheme,
-    SecurityMode, Settings,
+    CustomSchemes, DcrEdge, Flags, HostPattern, InvalidRedirectUris, LogRetention, Origin, PerSource, RateLimit,
+    Scheme, SecurityMode, Settings,
 };
 
 use serde::{Deserialize, Serialize};

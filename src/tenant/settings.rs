@@ -63,6 +63,28 @@ pub struct DcrEdge {
     /// Web origins whose pages may register clients; empty: none.
     #[serde(deserialize_with = "short_list")]
     pub cors_origins: Vec<Origin>,
+    /// How long the tenant's log is kept.
+    pub log_retention: LogRetention,
+}
+
+/// How long a tenant's log is kept: whichever ends first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogRetention {
+    /// Days.
+    #[serde(deserialize_with = "rate")]
+    pub days: NonZeroU32,
+    /// The newest so many events.
+    #[serde(deserialize_with = "rate")]
+    pub events: NonZeroU32,
+}
+
+impl Default for LogRetention {
+    fn default() -> Self {
+        const DAYS: NonZeroU32 = NonZeroU32::new(30).unwrap();
+        const EVENTS: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
+        Self { days: DAYS, events: EVENTS }
+    }
 }
 
 /// A token bucket for registration requests.

@@ -24,7 +24,8 @@ fn an_owner_sees_the_settings_that_are_in_force() {
                 "custom_schemes": "any",
                 "invalid_redirect_uris": "reject",
                 "deduplicate_public_clients": false,
-                "cors_origins": []
+                "cors_origins": [],
+                "log_retention": {"days": 30, "events": 100_000}
             }
         })
     );

@@ -7,6 +7,7 @@ mod durability;
 mod edge;
 mod file;
 mod fleet_limit;
+mod logs;
 mod management;
 mod migration;
 mod network_acls;

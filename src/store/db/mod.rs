@@ -4,10 +4,14 @@
 //! milliseconds.
 
 mod document;
+mod log;
+mod log_filter;
 mod network_acl;
 mod sqlite;
 
 pub use document::{Document, DocumentKind, DocumentPage, DocumentQuery, Documents, update_document};
+pub use log::{LogEvent, LogLimits, LogOrder, LogQuery, Logs, REGISTERED, REGISTRATION, RegistrationEvent};
+pub use log_filter::{LogField, LogFilter};
 pub use network_acl::{
     ACLS_SUMMARY, AclPage, AclTotal, ChangedAcl, NetworkAcls, NewAcl, StoredAcl, acl_id, is_acl_id, update_network_acl,
 };
@@ -62,7 +66,7 @@ pub struct Registered {
 
 /// Durable tenants, clients, the signing key, and what the other traits keep.
 #[async_trait]
-pub trait Database: NetworkAcls + Documents + Send + Sync {
+pub trait Database: NetworkAcls + Documents + Logs + Send + Sync {
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), Error>;
 

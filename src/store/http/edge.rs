@@ -56,7 +56,8 @@ pub async fn register(
     let request: RegisterClient<Box<RawValue>> = serde_json::from_slice(&body?)
         .map_err(|error| EdgeError::bad_request(format!("the body is not a registration: {error}")))?;
     let client_secret_sha256 = request.client_secret_sha256.as_deref().map(sha256_digest).transpose()?;
-    let client = NewClient { tenant, client_id, client_secret_sha256, metadata: request.metadata };
+    let RegisterClient { metadata, origin, .. } = request;
+    let client = NewClient { tenant, client_id, client_secret_sha256, metadata, origin };
     let registered = app.writer.register(client).await?;
     let status = if registered.created { StatusCode::CREATED } else { StatusCode::OK };
     let body = RegisteredClient { client_id: registered.client_id, client_id_issued_at: registered.issued_at };

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use sqlx::QueryBuilder;
 use sqlx::sqlite::SqliteConnection;
 
-use super::super::{Arrival, Error, Registered};
+use super::super::{Arrival, Error, REGISTERED, Registered, RegistrationEvent};
 use super::buckets::Buckets;
-use super::{column, count, to_json, unreadable};
+use super::{column, count, tenant_log, to_json, unreadable};
 use crate::store::admission::{Admitted, NewClient, Refusal, admit};
 use crate::store::clock::Now;
 use crate::tenant::{Name, Settings};
@@ -163,6 +163,7 @@ pub(super) async fn register(
     let accepted: Vec<_> =
         new.iter().zip(&limits).filter_map(|(checked, limit)| limit.is_ok().then_some(checked)).collect();
     insert(connection, &accepted).await?;
+    log(connection, &accepted).await?;
     buckets.write(connection).await?;
 
     let answer = |index: usize, created| {
@@ -250,6 +251,28 @@ async fn room(connection: &mut SqliteConnection, new: &[Checked<'_>]) -> Result<
         room.insert(*slot, u64::from(quota.get()).saturating_sub(count(have)?));
     }
     Ok(room)
+}
+
+/// Writes what the tenants' owners see of the registrations into their logs.
+async fn log(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> Result<(), Error> {
+    let event = |checked: &&'_ Checked| {
+        let Admitted { client_name, redirect_hosts, .. } = &checked.admitted;
+        let NewClient { client_id, origin, .. } = checked.client;
+        let date = checked.at.unix_seconds.saturating_mul(1_000);
+        serde_json::value::to_raw_value(&RegistrationEvent::new(
+            client_id,
+            client_name.as_deref(),
+            redirect_hosts,
+            origin,
+        ))
+        .map(|data| (checked.tenant.slot, date, data))
+    };
+    let events: Vec<_> = clients
+        .iter()
+        .map(event)
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::Failed("an event of a log cannot be written as JSON".to_owned()))?;
+    tenant_log::write_events(connection, REGISTERED, &events).await
 }
 
 /// Writes the clients with as few statements as SQLite's limit on parameters allows: each statement is a way to the

@@ -5,6 +5,7 @@
 //! | `/api/v2/tenants/settings` | `settings` |
 //! | `/api/v2/network-acls`, `/api/v2/network-acls/{id}` | `network_acls`, with `acl_patch` and `acl_warnings` |
 //! | `/api/v2/resource-servers`, `/connections`, `/client-grants`, each with `/{id}` | `resources` |
+//! | `/api/v2/logs`, `/api/v2/logs/{id}` | `logs` |
 //!
 //! What they share: `access`, `body`, `fields`, `paging`, `parameters`, `warning`.
 
@@ -13,6 +14,7 @@ mod acl_patch;
 mod acl_warnings;
 mod body;
 mod fields;
+mod logs;
 mod network_acls;
 mod paging;
 mod parameters;
@@ -35,6 +37,8 @@ const MAX_ACL_BYTES: usize = 8 * 1024 * 1024;
 pub fn router() -> Router<App> {
     Router::new()
         .route("/api/v2/tenants/settings", get(settings::show).patch(settings::change))
+        .route("/api/v2/logs", get(logs::list))
+        .route("/api/v2/logs/{id}", get(logs::show))
         .route("/api/v2/resource-servers", all::<ResourceServer>())
         .route("/api/v2/resource-servers/{id}", one::<ResourceServer>())
         .route("/api/v2/connections", all::<Connection>())

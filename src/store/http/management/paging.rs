@@ -21,8 +21,6 @@ pub struct Paging {
     pub per_page: u32,
     /// Whether the answer says how many there are.
     pub include_totals: bool,
-    /// The part that is asked for by `from` and `take`, where a list has such.
-    pub checkpoint: Option<Checkpoint>,
 }
 
 /// A part of a list after a place that an earlier answer named.
@@ -41,25 +39,12 @@ impl Paging {
     }
 
     fn parse(parameters: &[(String, String)]) -> Result<Self, ManagementError> {
-        let mut paging = Self { page: 0, per_page: PER_PAGE, include_totals: false, checkpoint: None };
-        let start = Checkpoint { from: 0, take: PER_PAGE };
+        let mut paging = Self { page: 0, per_page: PER_PAGE, include_totals: false };
         for (name, value) in parameters {
             let bad = |expected: &str| ManagementError::invalid_query(format!("{name}: expected {expected}"));
             match name.as_str() {
                 "page" => paging.page = value.parse().map_err(|_| bad("the number of a page, from 0"))?,
-                "per_page" | "take" => {
-                    let number = value.parse().ok().filter(|number| (1..=MAX_PER_PAGE).contains(number));
-                    let number = number.ok_or_else(|| bad("a whole number from 1 to 100"))?;
-                    if name == "take" {
-                        paging.checkpoint.get_or_insert(start).take = number;
-                    } else {
-                        paging.per_page = number;
-                    }
-                }
-                "from" => {
-                    let place = value.parse().map_err(|_| bad("what `next` said"))?;
-                    paging.checkpoint.get_or_insert(start).from = place;
-                }
+                "per_page" => paging.per_page = entries(name, value)?,
                 "include_totals" => {
                     paging.include_totals = value.parse().map_err(|_| bad("true or false"))?;
                 }
@@ -67,6 +52,33 @@ impl Paging {
             }
         }
         Ok(paging)
+    }
+}
+
+/// A number of entries.
+fn entries(name: &str, value: &str) -> Result<u32, ManagementError> {
+    let number = value.parse().ok().filter(|number| (1..=MAX_PER_PAGE).contains(number));
+    number.ok_or_else(|| ManagementError::invalid_query(format!("{name}: expected a whole number from 1 to 100")))
+}
+
+impl Checkpoint {
+    /// The part that `from` and `take` ask for, in lists that have such; `None` if the query has neither.
+    pub fn parse(Parameters(parameters): &Parameters) -> Result<Option<Self>, ManagementError> {
+        let start = Self { from: 0, take: PER_PAGE };
+        let mut checkpoint = None;
+        for (name, value) in parameters {
+            match name.as_str() {
+                "take" => checkpoint.get_or_insert(start).take = entries(name, value)?,
+                "from" => {
+                    let place = value.parse();
+                    checkpoint.get_or_insert(start).from = place.map_err(|_| {
+                        ManagementError::invalid_query("from: expected where an earlier part of the list ended")
+                    })?;
+                }
+                _ => {}
+            }
+        }
+        Ok(checkpoint)
     }
 }
 
@@ -93,10 +105,21 @@ mod tests {
     fn a_page_is_what_the_query_says_and_the_rest_of_it_does_not_matter() {
         let paging = parse("fields=id&page=3&per_page=100&include_totals=true&page_size=x").unwrap();
         assert_eq!((paging.start(), paging.per_page, paging.include_totals), (300, 100, true));
-        assert_eq!(parse("").unwrap(), Paging { page: 0, per_page: 50, include_totals: false, checkpoint: None });
-        assert_eq!(parse("take=3").unwrap().checkpoint, Some(Checkpoint { from: 0, take: 3 }));
-        assert_eq!(parse("from=7").unwrap().checkpoint, Some(Checkpoint { from: 7, take: 50 }));
+        assert_eq!(parse("").unwrap(), Paging { page: 0, per_page: 50, include_totals: false });
         assert_eq!(parse("page=4294967295&per_page=100").unwrap().start(), 429_496_729_500);
+    }
+
+    #[test]
+    fn a_part_begins_where_another_ended() {
+        let parse = |name: &str, value: &str| {
+            let parameters = Parameters(vec![("page".to_owned(), "1".to_owned()), (name.to_owned(), value.to_owned())]);
+            Checkpoint::parse(&parameters).map_err(|error| format!("{error:?}"))
+        };
+        assert_eq!(parse("take", "3"), Ok(Some(Checkpoint { from: 0, take: 3 })));
+        assert_eq!(parse("from", "7"), Ok(Some(Checkpoint { from: 7, take: 50 })));
+        assert_eq!(parse("per_page", "x"), Ok(None));
+        assert!(parse("take", "0").unwrap_err().contains("take: expected"));
+        assert!(parse("from", "x").unwrap_err().contains("from: expected"));
     }
 
     #[test]
@@ -108,8 +131,6 @@ mod tests {
             ("per_page=0", "per_page"),
             ("per_page=101", "per_page"),
             ("per_page=1.5", "per_page"),
-            ("take=0", "take"),
-            ("from=x", "from"),
             ("include_totals=1", "include_totals"),
             ("include_totals=yes", "include_totals"),
         ] {

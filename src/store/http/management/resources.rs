@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::access::Access;
 use super::body::{json_body, json_object};
 use super::fields::Fields;
-use super::paging::Paging;
+use super::paging::{Checkpoint, Paging};
 use super::parameters::Parameters;
 use crate::management::{
     ClientGrant, ClientGrantPatch, Connection, ConnectionPatch, ResourceServer, ResourceServerPatch,
@@ -132,16 +132,16 @@ async fn list<R: Resource>(
     access: Access,
     paging: Paging,
     fields: Fields,
-    Parameters(parameters): Parameters,
+    parameters: Parameters,
     State(app): State<App>,
 ) -> Result<Response, ManagementError> {
     access.require(&format!("read:{}", R::PLURAL))?;
     let members = R::FILTERS.iter().filter_map(|(parameter, member)| {
-        let values = parameters.iter().filter(|(name, _)| name == parameter).map(|(_, value)| value.clone());
+        let values = parameters.0.iter().filter(|(name, _)| name == parameter).map(|(_, value)| value.clone());
         Some((*member, values.collect::<Vec<_>>())).filter(|(_, values)| !values.is_empty())
     });
     let members = members.collect();
-    let checkpoint = paging.checkpoint.filter(|_| R::HAS_CHECKPOINTS);
+    let checkpoint = if R::HAS_CHECKPOINTS { Checkpoint::parse(&parameters)? } else { None };
     let query = match checkpoint {
         // One more shows whether there are more.
         Some(checkpoint) => {

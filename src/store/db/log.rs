@@ -1,0 +1,133 @@
+//! The tenants' logs.
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use super::Error;
+use super::log_filter::LogFilter;
+use crate::edge_api::Origin;
+
+/// Type of the event of something that succeeded in the API: a registration.
+pub const REGISTERED: &str = "sapi";
+
+/// What a registration's event says that it is.
+pub const REGISTRATION: &str = "Dynamic client registration";
+
+/// A registration as the tenant's log shows it: the event's data.
+#[derive(Debug, Serialize)]
+pub struct RegistrationEvent<'a> {
+    description: &'static str,
+    client_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<&'a str>,
+    details: RegistrationDetails<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct RegistrationDetails<'a> {
+    redirect_hosts: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asn: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    country: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subdivision: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ja3: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ja4: Option<&'a str>,
+}
+
+impl<'a> RegistrationEvent<'a> {
+    /// What is to be known of a registration: who registered, and what may get its users' codes.
+    pub fn new(
+        client_id: &'a str,
+        client_name: Option<&'a str>,
+        redirect_hosts: &'a [String],
+        origin: &'a Origin,
+    ) -> Self {
+        let Origin { ip, user_agent, hostname, asn, country, subdivision, ja3, ja4 } = origin;
+        Self {
+            description: REGISTRATION,
+            client_id,
+            client_name,
+            ip: ip.map(|ip| ip.to_string()),
+            user_agent: user_agent.as_deref(),
+            hostname: hostname.as_deref(),
+            details: RegistrationDetails {
+                redirect_hosts,
+                asn: *asn,
+                country: country.as_deref(),
+                subdivision: subdivision.as_deref(),
+                ja3: ja3.as_deref(),
+                ja4: ja4.as_deref(),
+            },
+        }
+    }
+}
+
+/// An event of a tenant's log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogEvent {
+    /// Its number, which grows with each event of the store.
+    pub id: u64,
+    /// When it was, in UNIX milliseconds.
+    pub date: u64,
+    /// What kind it is, in the hosted product's words, such as [`REGISTERED`].
+    pub event_type: String,
+    /// What else it says: an object as JSON.
+    pub data: String,
+}
+
+/// Which events are asked for.
+#[derive(Clone, Debug)]
+pub struct LogQuery {
+    /// What has to hold of them.
+    pub filter: Option<LogFilter>,
+    /// In which order, and from where on.
+    pub order: LogOrder,
+    /// How many are wanted.
+    pub limit: u32,
+}
+
+/// In which order events are wanted, and from where on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogOrder {
+    /// The newest first, without so many of them.
+    NewestFirst(u64),
+    /// The oldest first, without so many of them.
+    OldestFirst(u64),
+    /// The oldest first, after the one with this id.
+    After(u64),
+}
+
+/// How long a tenant's events are kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LogLimits {
+    /// Milliseconds.
+    pub max_age: u64,
+    /// The newest so many.
+    pub max_events: u32,
+}
+
+/// Tenants' logs. A tenant is named by its slot, and never sees another's.
+#[async_trait]
+pub trait Logs {
+    /// Some events.
+    async fn log_events(&self, tenant: u32, query: &LogQuery) -> Result<Vec<LogEvent>, Error>;
+
+    /// How many events there are for which `filter` holds.
+    async fn log_total(&self, tenant: u32, filter: Option<&LogFilter>) -> Result<u64, Error>;
+
+    /// The event with this id.
+    async fn log_event(&self, tenant: u32, id: u64) -> Result<Option<LogEvent>, Error>;
+
+    /// Deletes little by little what the tenant's log has beyond `limits` at `now`, in UNIX milliseconds.
+    async fn prune_log(&self, tenant: u32, limits: LogLimits, now: u64) -> Result<u64, Error>;
+}

@@ -1,0 +1,107 @@
+//! The tenant's log.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value};
+
+use super::access::Access;
+use super::fields::Fields;
+use super::paging::{Checkpoint, Paging};
+use super::parameters::Parameters;
+use crate::store::clock::rfc3339;
+use crate::store::db::{self, LogEvent, LogFilter, LogOrder, LogQuery};
+use crate::store::http::App;
+use crate::store::http::error::ManagementError;
+
+/// `GET /api/v2/logs`
+pub async fn list(
+    access: Access,
+    paging: Paging,
+    fields: Fields,
+    parameters: Parameters,
+    State(app): State<App>,
+) -> Result<Response, ManagementError> {
+    access.require("read:logs")?;
+    let (slot, search, checkpoint) =
+        (access.stored.slot, Search::parse(&parameters.0)?, Checkpoint::parse(&parameters)?);
+    // The hosted API ignores a search where a checkpoint is given; here both hold.
+    let (order, limit) = match checkpoint {
+        Some(checkpoint) => (LogOrder::After(checkpoint.from), checkpoint.take),
+        None if search.oldest_first => (LogOrder::OldestFirst(paging.start()), paging.per_page),
+        None => (LogOrder::NewestFirst(paging.start()), paging.per_page),
+    };
+    let query = LogQuery { filter: search.filter, order, limit };
+    let events = app.database.log_events(slot, &query).await?;
+    let logs = events.iter().map(|event| shown(event).map(|shown| Value::Object(fields.of(shown))));
+    let logs: Vec<Value> = logs.collect::<Result<_, _>>()?;
+    if !paging.include_totals || checkpoint.is_some() {
+        return Ok(Json(logs).into_response());
+    }
+    let total = app.database.log_total(slot, query.filter.as_ref()).await?;
+    let mut page = Map::new();
+    page.insert("start".to_owned(), paging.start().into());
+    page.insert("limit".to_owned(), limit.into());
+    page.insert("length".to_owned(), logs.len().into());
+    page.insert("total".to_owned(), total.into());
+    page.insert("logs".to_owned(), logs.into());
+    Ok(Json(page).into_response())
+}
+
+/// `GET /api/v2/logs/{id}`
+pub async fn show(
+    access: Access,
+    State(app): State<App>,
+    id: Result<Path<u64>, PathRejection>,
+) -> Result<Response, ManagementError> {
+    access.require("read:logs")?;
+    let unknown = || ManagementError::new(StatusCode::NOT_FOUND, "log_not_found", "The tenant's log has no such event");
+    let Path(id) = id.map_err(|_| unknown())?;
+    let event = app.database.log_event(access.stored.slot, id).await?.ok_or_else(unknown)?;
+    Ok(Json(shown(&event)?).into_response())
+}
+
+/// What a query says beside the part of the list.
+struct Search {
+    filter: Option<LogFilter>,
+    oldest_first: bool,
+}
+
+impl Search {
+    fn parse(parameters: &[(String, String)]) -> Result<Self, ManagementError> {
+        let mut search = Self { filter: None, oldest_first: false };
+        for (name, value) in parameters {
+            let bad = |reason: &str| ManagementError::invalid_query(format!("{name}: {reason}"));
+            match name.as_str() {
+                "q" | "search" if !value.trim().is_empty() => {
+                    let filter = LogFilter::parse(value).map_err(|reason| bad(&reason))?;
+                    search.filter = Some(match search.filter.take() {
+                        Some(other) => LogFilter::All(vec![other, filter]),
+                        None => filter,
+                    });
+                }
+                "sort" => match value.as_str() {
+                    "date:1" => search.oldest_first = true,
+                    "date:-1" | "" => search.oldest_first = false,
+                    _ => return Err(bad("expected date:1 or date:-1")),
+                },
+                _ => {}
+            }
+        }
+        Ok(search)
+    }
+}
+
+fn shown(event: &LogEvent) -> Result<Map<String, Value>, db::Error> {
+    let mut shown: Map<String, Value> = serde_json::from_str(&event.data)
+        .map_err(|_| db::Error::Failed(format!("the event {} of a log cannot be read", event.id)))?;
+    let id = event.id.to_string();
+    for (name, value) in
+        [("_id", id.clone()), ("log_id", id), ("date", rfc3339(event.date)), ("type", event.event_type.clone())]
+    {
+        shown.insert(name.to_owned(), value.into());
+    }
+    Ok(shown)
+}

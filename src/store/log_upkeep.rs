@@ -1,0 +1,47 @@
+//! Keeping the tenants' logs as short as their owners want them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::clock::unix_millis;
+use super::db::{Database, Error, LogLimits};
+use crate::tenant::LogRetention;
+
+/// How often.
+pub const INTERVAL: Duration = Duration::from_secs(600);
+
+/// Milliseconds of a day.
+const DAY: u64 = 86_400_000;
+
+impl From<LogRetention> for LogLimits {
+    fn from(LogRetention { days, events }: LogRetention) -> Self {
+        Self { max_age: u64::from(days.get()).saturating_mul(DAY), max_events: events.get() }
+    }
+}
+
+/// Deletes from time to time what logs have beyond their tenants' settings, until `stopping`.
+pub async fn prune_regularly(database: Arc<dyn Database>, interval: Duration, mut stopping: watch::Receiver<bool>) {
+    while timeout(interval, stopping.wait_for(|stopping| *stopping)).await.is_err() {
+        tokio::select! {
+            pruned = prune(&*database) => match pruned {
+                Ok(0) => {}
+                Ok(events) => tracing::info!(events, "logs were shortened as their tenants want them"),
+                Err(error) => tracing::error!(%error, "logs were not shortened; it is tried again"),
+            },
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+    }
+}
+
+/// Deletes what logs have beyond their tenants' settings, and says how much that was.
+pub async fn prune(database: &dyn Database) -> Result<u64, Error> {
+    let mut events = 0_u64;
+    for stored in database.tenants().await? {
+        let limits = stored.tenant.settings.dcr_edge.log_retention.into();
+        events = events.saturating_add(database.prune_log(stored.slot, limits, unix_millis()).await?);
+    }
+    Ok(events)
+}
