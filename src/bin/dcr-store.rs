@@ -7,10 +7,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcr_edge::store::admin::{self, DomainChange, RateLimitChange, TokenRequest};
 use dcr_edge::store::clock::Clock;
 use dcr_edge::store::db::{Database, IfMissing};
+use dcr_edge::store::token::jwks::Source;
+use dcr_edge::store::token::{ExternalIssuer, IssuerConfig};
 use dcr_edge::store::{self, serve, token, unix_now};
 use dcr_edge::tenant::{Domain, Name, RateLimit};
 use tracing_subscriber::EnvFilter;
@@ -35,11 +38,18 @@ enum Command {
         /// Be ready (/readyz) only when an edge has put everything in force
         #[arg(long)]
         ready_after_edge: bool,
+        #[command(flatten)]
+        issuer: IssuerArgs,
     },
     /// Create, show, change or delete a tenant; works while the store runs
     Tenant {
         #[command(subcommand)]
         command: TenantCommand,
+    },
+    /// Show or rotate the keys that sign tokens; works while the store runs
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
     },
     /// Print a token
     Token {
@@ -123,6 +133,37 @@ enum TenantCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// List the keys that check tokens; the first signs
+    List,
+    /// Sign with a new key from now on. Tokens of the key before work until they end or the next rotation comes; those of
+    /// the key before that work no longer
+    Rotate,
+}
+
+/// Tokens for the Management API that another than this store signs.
+#[derive(Args)]
+struct IssuerArgs {
+    /// An external issuer of Management API tokens: their iss
+    #[arg(long, env = "DCR_TOKEN_ISSUER", value_parser = NonEmptyStringValueParser::new(), requires = "token_jwks")]
+    token_issuer: Option<String>,
+    /// An audience that its tokens have to name beside that of their tenant, https://DOMAIN/api/v2/
+    #[arg(long, env = "DCR_TOKEN_AUDIENCE", value_parser = NonEmptyStringValueParser::new(), requires = "token_issuer")]
+    token_audience: Option<String>,
+    /// Its public keys, a JWK set: an https URL or a file
+    #[arg(long, env = "DCR_TOKEN_JWKS", requires = "token_issuer")]
+    token_jwks: Option<Source>,
+}
+
+impl IssuerArgs {
+    async fn open(self) -> Result<Option<Arc<ExternalIssuer>>, String> {
+        let (Some(issuer), Some(jwks)) = (self.token_issuer, self.token_jwks) else { return Ok(None) };
+        let config = IssuerConfig { issuer, audience: self.token_audience, jwks };
+        Ok(Some(ExternalIssuer::open(config).await?))
+    }
+}
+
 #[derive(Args)]
 struct LimitArgs {
     /// Registration requests that may come at once
@@ -179,7 +220,8 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Error>> {
     let text = match command {
-        Command::Serve { listen, ready_after_edge } => {
+        Command::Serve { listen, ready_after_edge, issuer } => {
+            let external = issuer.open().await?;
             let url = database.url()?;
             let database = database.open(IfMissing::Create).await?;
             if let Some(file) = store::exposed_file(url) {
@@ -187,7 +229,7 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
                 tracing::warn!("others than its owner may read {file}, and so sign tokens; run: chmod go-rwx {file}*");
             }
             let keys = store::keys(&*database).await?;
-            serve::serve(database, keys, &listen, ready_after_edge).await?;
+            serve::serve(database, keys, external, &listen, ready_after_edge).await?;
             return Ok(());
         }
         Command::StubAuthorizationServer { listen } => {
@@ -199,6 +241,12 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
             let creates = matches!(command, TenantCommand::Create { .. });
             let database = database.open(if creates { IfMissing::Create } else { IfMissing::Refuse }).await?;
             let text = tenant(&*database, command, clock).await;
+            database.close().await;
+            text?
+        }
+        Command::Key { command } => {
+            let database = database.open(IfMissing::Refuse).await?;
+            let text = key(&*database, command).await;
             database.close().await;
             text?
         }
@@ -221,6 +269,13 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
     };
     io::stdout().write_all(text.as_bytes())?;
     Ok(())
+}
+
+async fn key(database: &dyn Database, command: KeyCommand) -> Result<String, admin::Error> {
+    match command {
+        KeyCommand::List => admin::list_keys(database).await,
+        KeyCommand::Rotate => admin::rotate_key(database, store::new_key(unix_now())?).await,
+    }
 }
 
 async fn tenant(database: &dyn Database, command: TenantCommand, clock: Clock) -> Result<String, admin::Error> {

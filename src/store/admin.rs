@@ -1,9 +1,10 @@
-//! What the command line does to tenants, each as the text that it prints.
+//! What the command line does to tenants and keys, each as the text that it prints.
 
 use std::num::NonZeroU32;
 
-use super::clock::Now;
-use super::db::{self, Database, StoredTenant, update_tenant};
+use super::clock::{Now, rfc3339};
+use super::db::{self, Database, Rotation, StoredKey, StoredTenant, update_tenant};
+use super::token::keys::kid;
 use super::token::{self, Claims, Keys, Kind, MANAGEMENT_SCOPES};
 use crate::tenant::{Domain, MAX_DOMAINS, Name, RateLimit, Settings, Tenant};
 
@@ -132,19 +133,24 @@ pub async fn list(database: &dyn Database) -> Result<String, Error> {
             joined(&tenant.domains),
         ]);
     }
-    let mut widths = [0; 5];
-    for row in &rows {
+    Ok(table(&rows))
+}
+
+/// Rows of cells as columns of text.
+fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let mut widths = [0; COLUMNS];
+    for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.len().max(*width);
         }
     }
     let mut table = String::new();
-    for row in &rows {
+    for row in rows {
         let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         table.push_str(cells.join("  ").trim_end());
         table.push('\n');
     }
-    Ok(table)
+    table
 }
 
 /// `tenant show`
@@ -193,6 +199,40 @@ pub async fn mint(database: &dyn Database, keys: &Keys, request: TokenRequest, n
         }
     };
     Ok(format!("{}\n", keys.mint(&claims)?))
+}
+
+/// `key list`
+pub async fn list_keys(database: &dyn Database) -> Result<String, Error> {
+    let mut rows = vec![["KEY", "USE", "SINCE"].map(str::to_owned)];
+    for (position, StoredKey { seed, created_at }) in database.signing_keys().await?.into_iter().enumerate() {
+        let since = created_at.map_or("unknown".to_owned(), |seconds| rfc3339(seconds.saturating_mul(1_000)));
+        let used_to = if position == 0 { "signs" } else { "checks" };
+        rows.push([kid(&seed), used_to.to_owned(), since]);
+    }
+    Ok(table(&rows))
+}
+
+/// `key rotate`, with the key that signs from now on.
+pub async fn rotate_key(database: &dyn Database, new: StoredKey) -> Result<String, Error> {
+    let Rotation { keys, retired } = database.rotate_signing_keys(new).await?;
+    let mut text = String::new();
+    for (position, key) in keys.iter().enumerate() {
+        let kid = kid(&key.seed);
+        text.push_str(&match position {
+            0 => format!("new tokens are signed with the key {kid}\n"),
+            _ => format!(
+                "tokens of the key {kid} work until they end, or until the next rotation: make new ones before it, \
+                 for Envoy too\n"
+            ),
+        });
+    }
+    for key in &retired {
+        let kid = kid(&key.seed);
+        text.push_str(&format!(
+            "tokens of the key {kid} work no longer, Envoy's neither: running stores refuse them within seconds\n"
+        ));
+    }
+    Ok(text)
 }
 
 fn joined(domains: &[Domain]) -> String {

@@ -68,9 +68,19 @@ pub fn exposed_file(url: &str) -> Option<&Path> {
 
 /// The keys that sign and check this database's tokens; made when they are first asked for.
 pub async fn keys(database: &dyn db::Database) -> Result<token::Keys, token::Error> {
-    let mut candidate = [0; 32];
-    getrandom::fill(&mut candidate).map_err(|_| token::Error::NoRandomness)?;
-    token::Keys::from_seed(&database.signing_key_seed(candidate).await?)
+    let mut keys = database.signing_keys().await?;
+    if keys.is_empty() {
+        keys = database.ensure_signing_key(new_key(unix_now())?).await?;
+    }
+    let seeds: Vec<[u8; 32]> = keys.iter().map(|key| key.seed).collect();
+    token::Keys::from_seeds(&seeds)
+}
+
+/// A new key, made at the time `now`, in UNIX seconds.
+pub fn new_key(now: u64) -> Result<db::StoredKey, token::Error> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|_| token::Error::NoRandomness)?;
+    Ok(db::StoredKey { seed, created_at: Some(now) })
 }
 
 /// The time in UNIX seconds.

@@ -18,7 +18,7 @@ use super::http::metrics::Metrics;
 use super::http::{App, router};
 use super::log_upkeep;
 use super::stub_authorization_server;
-use super::token::Keys;
+use super::token::{ExternalIssuer, Keys, Verifier};
 use super::writer::Writer;
 
 /// How long requests in flight may take once the process is asked to stop. With [`QUEUE_GRACE`] it stays below the
@@ -46,7 +46,13 @@ fn announce(line: &str) -> io::Result<()> {
 
 /// Answers requests at `address` until SIGTERM or SIGINT, then finishes what was accepted and closes the database.
 /// With `ready_after_edge` it is not ready before an edge has put everything in force.
-pub async fn serve(database: Arc<dyn Database>, keys: Keys, address: &str, ready_after_edge: bool) -> io::Result<()> {
+pub async fn serve(
+    database: Arc<dyn Database>,
+    keys: Keys,
+    external: Option<Arc<ExternalIssuer>>,
+    address: &str,
+    ready_after_edge: bool,
+) -> io::Result<()> {
     let stopping = stop_signal()?;
     let listener = listen(address).await?;
     let metrics = Arc::new(Metrics::default());
@@ -58,11 +64,16 @@ pub async fn serve(database: Arc<dyn Database>, keys: Keys, address: &str, ready
     let summing_up = tokio::spawn(regularly);
     let pruning =
         tokio::spawn(log_upkeep::prune_regularly(Arc::clone(&database), log_upkeep::INTERVAL, stopping.clone()));
+    if let Some(external) = &external {
+        tokio::spawn(Arc::clone(external).follow(stopping.clone()));
+    }
+    let verifier = Arc::new(Verifier::new(keys, Arc::clone(&database), external));
+    tokio::spawn(Arc::clone(&verifier).follow(stopping.clone()));
     let app = App {
         database: Arc::clone(&database),
         writer,
         clock,
-        keys: Arc::new(keys),
+        verifier,
         metrics,
         acl_counts: Arc::clone(&acl_counts),
         edge_signals: Arc::default(),

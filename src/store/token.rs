@@ -1,18 +1,30 @@
-//! Bearer tokens: JWTs (RFC 7519) that this store signs with its own Ed25519 key and that it alone reads.
+//! Bearer tokens: JWTs (RFC 7519) that this store signs with its own Ed25519 keys, or that an external issuer signs.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | [`keys`] | the store's own keys: they sign, and check |
+//! | [`external`] | an external issuer, and its keys |
+//! | [`jwks`] | where an issuer's keys are read, and which of them are of use |
+//! | [`key_set`] | public keys, each with its algorithm, that check signatures |
+//! | [`verifier`] | who checks a request's token |
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+pub mod external;
+pub mod jwks;
+mod key_set;
+pub mod keys;
+pub mod verifier;
 
-use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::EncodePrivateKey;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+pub use self::external::{ExternalIssuer, IssuerConfig};
+pub use self::keys::Keys;
+pub use self::verifier::Verifier;
+
 use serde::{Deserialize, Serialize};
 
 use super::db;
 use crate::tenant::Domain;
 
-/// Who issues the tokens: their `iss`.
-const ISSUER: &str = "dcr-store";
+/// Who issues the store's own tokens: their `iss`.
+pub const ISSUER: &str = "dcr-store";
 
 /// Audience of the edge's tokens.
 const EDGE_AUDIENCE: &str = "dcr-store/edge";
@@ -40,8 +52,8 @@ pub const MANAGEMENT_SCOPES: &[&str] = &[
     "read:logs",
 ];
 
-/// How many checked tokens are remembered.
-const REMEMBERED: usize = 64;
+/// How far the clocks of whoever signs and of this store may be apart, in seconds.
+const CLOCK_SKEW: u64 = 60;
 
 /// What a token opens.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -51,6 +63,16 @@ pub enum Kind {
     Management,
     /// The edge's interface.
     Edge,
+}
+
+impl Kind {
+    /// The audience of such tokens, for people.
+    fn audience(self) -> &'static str {
+        match self {
+            Self::Management => "https://DOMAIN/api/v2/ of the tenant",
+            Self::Edge => EDGE_AUDIENCE,
+        }
+    }
 }
 
 /// What a token says (RFC 7519 §4.1, RFC 9068 §2.2.3).
@@ -63,13 +85,17 @@ pub struct Claims {
     /// What it opens.
     pub kind: Kind,
     /// The slot of the tenant whose Management API it opens. A slot is never used again, so a token does not follow
-    /// a domain to another tenant.
+    /// a domain to another tenant. An external issuer knows none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
     /// What it allows, separated by spaces.
     pub scope: String,
     /// When it was issued, in UNIX seconds.
-    pub iat: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iat: Option<u64>,
+    /// When it begins, in UNIX seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<u64>,
     /// When it ends, in UNIX seconds.
     pub exp: u64,
 }
@@ -87,7 +113,7 @@ impl Claims {
     }
 
     fn new(kind: Kind, aud: String, slot: Option<u32>, scope: String, now: u64, ttl: u64) -> Self {
-        Self { iss: ISSUER.to_owned(), aud, kind, slot, scope, iat: now, exp: now.saturating_add(ttl) }
+        Self { iss: ISSUER.to_owned(), aud, kind, slot, scope, iat: Some(now), nbf: None, exp: now.saturating_add(ttl) }
     }
 
     /// Whether the token allows `scope`.
@@ -97,8 +123,37 @@ impl Claims {
 
     /// The domain of the tenant whose Management API the token is for.
     pub fn management_domain(&self) -> Option<Domain> {
-        self.aud.strip_prefix("https://")?.strip_suffix("/api/v2/")?.parse().ok()
+        management_domain(&self.aud)
     }
+
+    /// Whether a token for the Management API may open that of the tenant in `slot`, which answers for its domain.
+    pub fn opens(&self, slot: u32) -> bool {
+        self.iss != ISSUER || self.slot == Some(slot)
+    }
+
+    /// Refuses a token of another kind, for another audience, or of another time than `now`, in UNIX seconds.
+    fn check(&self, kind: Kind, now: u64) -> Result<(), Error> {
+        let audience_fits = match kind {
+            Kind::Edge => self.aud == EDGE_AUDIENCE,
+            Kind::Management => self.management_domain().is_some(),
+        };
+        if self.kind != kind {
+            Err(Error::WrongKind)
+        } else if !audience_fits {
+            Err(Error::WrongAudience(kind.audience()))
+        } else if self.exp.saturating_add(CLOCK_SKEW) <= now {
+            Err(Error::Expired)
+        } else if self.nbf.is_some_and(|begin| begin > now.saturating_add(CLOCK_SKEW)) {
+            Err(Error::NotYetValid)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The domain of the tenant whose Management API is the audience `aud`.
+fn management_domain(aud: &str) -> Option<Domain> {
+    aud.strip_prefix("https://")?.strip_suffix("/api/v2/")?.parse().ok()
 }
 
 /// Whether `text` is a list of scopes (RFC 6749 §3.3).
@@ -115,15 +170,54 @@ pub fn unknown_scopes(text: &str) -> impl Iterator<Item = &str> {
 /// Why there is no token, or why one is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It was not signed by this store, or is no JWT with the claims of [`Claims`].
-    #[error("the token was not issued by this store")]
-    Invalid,
+    /// It is no JWT.
+    #[error("the token is not a JWT")]
+    Malformed,
+    /// Anyone could have written it.
+    #[error("the token is not signed (alg none)")]
+    Unsigned,
+    /// Another algorithm than that of the keys, such as a symmetric one.
+    #[error("the token's alg is not that of its key; expected {0}")]
+    WrongAlgorithm(&'static str),
+    /// A header that has to be understood (RFC 7515 §4.1.11).
+    #[error("the token's header has crit members, which this store does not know")]
+    CriticalHeader,
+    /// A JWT that is no access token (RFC 8725 §3.11).
+    #[error("the token's typ is not that of an access token; expected JWT or at+jwt")]
+    WrongType,
+    /// The issuer is none of those that this store trusts.
+    #[error("the token's issuer (iss) is not one that this store trusts")]
+    UnknownIssuer,
+    /// No such key, or no longer.
+    #[error("the token's key (kid) is not in use, or no longer; get a new token")]
+    UnknownKey,
+    /// The key did not sign this.
+    #[error("the token's signature is not that of its key")]
+    BadSignature,
+    /// Claims are missing or of the wrong type.
+    #[error("a claim of the token is missing or of the wrong type")]
+    InvalidClaims,
+    /// It opens something else.
+    #[error("the token is of another kind and opens something else")]
+    WrongKind,
+    /// It is for somebody else.
+    #[error("the token is for another audience (aud); expected {0}")]
+    WrongAudience(&'static str),
+    /// It is not for whom the operator's issuer makes tokens.
+    #[error("the token does not name the audience that this store expects of its issuer")]
+    MissingAudience,
+    /// It is for several tenants.
+    #[error("the token's audience (aud) names more than one Management API; get a token for one")]
+    ManyAudiences,
     /// Its time is over.
     #[error("the token has expired")]
     Expired,
-    /// It opens something else.
-    #[error("the token is of another kind or for another audience")]
-    WrongAudience,
+    /// Its time has not come.
+    #[error("the token is not valid yet (nbf)")]
+    NotYetValid,
+    /// The issuer's keys were never read.
+    #[error("the keys of the token's issuer could not be read yet; try again")]
+    NoIssuerKeys,
     /// The database failed.
     #[error(transparent)]
     Database(#[from] db::Error),
@@ -133,69 +227,4 @@ pub enum Error {
     /// The system gave no random bytes.
     #[error("the system's random source gave nothing for a signing key")]
     NoRandomness,
-}
-
-/// The key pair that signs and checks tokens.
-pub struct Keys {
-    signing: EncodingKey,
-    checking: DecodingKey,
-    rules: Validation,
-    // An edge sends the same token with every registration, and checking its signature would cost more than all else
-    // that is done to register a client.
-    remembered: Mutex<HashMap<String, Claims>>,
-}
-
-impl Keys {
-    /// The key pair of an Ed25519 seed (RFC 8032 §5.1.5).
-    pub fn from_seed(seed: &[u8; 32]) -> Result<Self, Error> {
-        let key = SigningKey::from_bytes(seed);
-        let mut rules = Validation::new(Algorithm::EdDSA);
-        rules.set_issuer(&[ISSUER]);
-        rules.set_required_spec_claims(&["exp", "aud", "iss"]);
-        // Time and audience are checked on each use, the signature once.
-        rules.validate_exp = false;
-        rules.validate_aud = false;
-        Ok(Self {
-            signing: EncodingKey::from_ed_der(key.to_pkcs8_der().map_err(|_| Error::DamagedKey)?.as_bytes()),
-            checking: DecodingKey::from_ed_der(key.verifying_key().as_bytes()),
-            rules,
-            remembered: Mutex::default(),
-        })
-    }
-
-    /// Signs a token.
-    pub fn mint(&self, claims: &Claims) -> Result<String, Error> {
-        jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &self.signing).map_err(|_| Error::DamagedKey)
-    }
-
-    /// Checks a token of the wanted kind at the time `now`, in UNIX seconds.
-    pub fn check(&self, token: &str, kind: Kind, now: u64) -> Result<Claims, Error> {
-        let claims = self.signed_claims(token)?;
-        let audience_fits = match claims.kind {
-            Kind::Edge => claims.aud == EDGE_AUDIENCE,
-            Kind::Management => claims.management_domain().is_some(),
-        };
-        if claims.kind != kind || !audience_fits {
-            Err(Error::WrongAudience)
-        } else if claims.exp <= now {
-            Err(Error::Expired)
-        } else {
-            Ok(claims)
-        }
-    }
-
-    fn signed_claims(&self, token: &str) -> Result<Claims, Error> {
-        let remembered = || self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(claims) = remembered().get(token) {
-            return Ok(claims.clone());
-        }
-        let claims =
-            jsonwebtoken::decode::<Claims>(token, &self.checking, &self.rules).map_err(|_| Error::Invalid)?.claims;
-        let mut remembered = remembered();
-        if remembered.len() >= REMEMBERED {
-            remembered.clear();
-        }
-        remembered.insert(token.to_owned(), claims.clone());
-        Ok(claims)
-    }
 }

@@ -1,12 +1,13 @@
 //! What the store keeps, as one trait, so that every database runs the same tests and serves the same callers.
 //!
-//! The traits have the calls that the callers make and no more, one trait for each room of the database. Times come in as arguments: a [`Now`], or UNIX
-//! milliseconds.
+//! The traits have the calls that the callers make and no more, one trait for each room of the database. Times come in
+//! as arguments: a [`Now`], or UNIX milliseconds.
 
 mod document;
 mod log;
 mod log_filter;
 mod network_acl;
+mod signing_key;
 mod sqlite;
 
 pub use document::{Document, DocumentKind, DocumentPage, DocumentQuery, Documents, update_document};
@@ -15,6 +16,7 @@ pub use log_filter::{LogField, LogFilter};
 pub use network_acl::{
     ACLS_SUMMARY, AclPage, AclTotal, ChangedAcl, NetworkAcls, NewAcl, StoredAcl, acl_id, is_acl_id, update_network_acl,
 };
+pub use signing_key::{Rotation, SIGNING_KEYS, SigningKeys, StoredKey};
 pub use sqlite::Sqlite;
 
 use async_trait::async_trait;
@@ -64,14 +66,11 @@ pub struct Registered {
     pub created: bool,
 }
 
-/// Durable tenants, clients, the signing key, and what the other traits keep.
+/// Durable tenants, clients, and what the other traits keep.
 #[async_trait]
-pub trait Database: NetworkAcls + Documents + Logs + Send + Sync {
+pub trait Database: NetworkAcls + Documents + Logs + SigningKeys + Send + Sync {
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), Error>;
-
-    /// The seed of the Ed25519 key that signs tokens: `candidate`, if there was none.
-    async fn signing_key_seed(&self, candidate: [u8; 32]) -> Result<[u8; 32], Error>;
 
     /// Adds a tenant. [`Error::TenantExists`] and [`Error::HostTaken`] leave everything as it was.
     async fn create_tenant(&self, tenant: &Tenant) -> Result<(), Error>;

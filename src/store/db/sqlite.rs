@@ -10,6 +10,7 @@ mod documents;
 mod network_acls;
 mod open;
 mod register;
+mod signing_keys;
 mod tenant_log;
 
 use std::path::Path;
@@ -262,19 +263,6 @@ impl Database for Sqlite {
     async fn ping(&self) -> Result<(), Error> {
         sqlx::query("SELECT changes FROM store").fetch_one(&self.readers).await?;
         Ok(())
-    }
-
-    async fn signing_key_seed(&self, candidate: [u8; 32]) -> Result<[u8; 32], Error> {
-        const READ: &str = "SELECT ed25519_seed FROM signing_key";
-        let mut seed: Option<Vec<u8>> = sqlx::query_scalar(READ).fetch_optional(&self.readers).await?;
-        if seed.is_none() {
-            sqlx::query("INSERT OR IGNORE INTO signing_key (id, ed25519_seed) VALUES (1, ?)")
-                .bind(candidate.as_slice())
-                .execute(&self.writer)
-                .await?;
-            seed = sqlx::query_scalar(READ).fetch_optional(&self.writer).await?;
-        }
-        seed.and_then(|seed| seed.try_into().ok()).ok_or_else(|| unreadable("the signing key"))
     }
 
     async fn create_tenant(&self, tenant: &Tenant) -> Result<(), Error> {

@@ -32,10 +32,10 @@ impl FromRequestParts<App> for EdgeToken {
     type Rejection = EdgeError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, EdgeError> {
-        let refuse = |reason: String| EdgeError::new(StatusCode::UNAUTHORIZED, "invalid_token", reason);
+        let missing = "send one token of the kind edge in the authorization header";
         let token = super::bearer(&parts.headers)
-            .ok_or_else(|| refuse("send one token of the kind edge in the authorization header".to_owned()))?;
-        app.keys.check(token, Kind::Edge, unix_now()).map_err(|error| refuse(error.to_string()))?;
+            .ok_or_else(|| EdgeError::new(StatusCode::UNAUTHORIZED, "invalid_token", missing))?;
+        app.verifier.check(token, Kind::Edge, unix_now()).await?;
         Ok(Self)
     }
 }

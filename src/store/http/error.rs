@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::edge_api::{ErrorBody, RateLimited};
 use crate::store::admission::Refusal;
 use crate::store::db;
+use crate::store::token;
 use crate::store::writer::NotRegistered;
 
 const UNAVAILABLE: &str = "the store cannot do this at the moment; try again";
@@ -76,6 +77,15 @@ impl From<db::Error> for EdgeError {
     fn from(error: db::Error) -> Self {
         tracing::error!(%error, "a request of an edge failed");
         Self::unavailable(UNAVAILABLE)
+    }
+}
+
+impl From<token::Error> for EdgeError {
+    fn from(error: token::Error) -> Self {
+        match error {
+            token::Error::Database(error) => error.into(),
+            _ => Self::new(StatusCode::UNAUTHORIZED, "invalid_token", error.to_string()),
+        }
     }
 }
 
@@ -167,6 +177,18 @@ impl From<db::Error> for ManagementError {
         }
         tracing::error!(%error, "a request of the Management API failed");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", UNAVAILABLE)
+    }
+}
+
+impl From<token::Error> for ManagementError {
+    fn from(error: token::Error) -> Self {
+        match error {
+            token::Error::Database(error) => error.into(),
+            token::Error::NoIssuerKeys => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", error.to_string())
+            }
+            _ => Self::unauthorized(error.to_string()),
+        }
     }
 }
 

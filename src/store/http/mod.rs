@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `/edge/v1/…` | the filter: [`edge`] |
 //! | `/api/v2/…` | the tenant's owner: [`management`] |
+//! | `/.well-known/jwks.json` | whoever checks the store's tokens: [`jwks`] |
 //! | `/livez`, `/readyz`, `/metrics` | whoever watches the process: [`health`], [`metrics`] |
 
 pub mod edge;
 pub mod error;
 pub mod health;
+pub mod jwks;
 pub mod management;
 pub mod metrics;
 
@@ -29,7 +31,7 @@ use super::acl_counts::AclCounts;
 use super::clock::Clock;
 use super::db::Database;
 use super::edge_signals::EdgeSignals;
-use super::token::Keys;
+use super::token::Verifier;
 use super::writer::Writer;
 use crate::edge_api::{ACL_COUNTS_PATH, CHANGES_PATH, PROTOCOL_HEADER, PROTOCOL_VERSION};
 
@@ -45,8 +47,8 @@ pub struct App {
     pub writer: Writer,
     /// The time.
     pub clock: Clock,
-    /// The keys that check tokens.
-    pub keys: Arc<Keys>,
+    /// What checks tokens.
+    pub verifier: Arc<Verifier>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// What access rules did.
@@ -69,6 +71,7 @@ pub fn router(app: App) -> Router {
         .route(CHANGES_PATH, get(edge::changes))
         .route(ACL_COUNTS_PATH, post(edge::acl_counts))
         .merge(management::router())
+        .route("/.well-known/jwks.json", get(jwks::show))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::show))

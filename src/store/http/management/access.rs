@@ -37,16 +37,19 @@ impl FromRequestParts<App> for Access {
         let unauthorized = |reason: &str| ManagementError::unauthorized(reason);
         let token = bearer(&parts.headers)
             .ok_or_else(|| unauthorized("send one Management API token in the authorization header"))?;
-        let claims =
-            app.keys.check(token, Kind::Management, unix_now()).map_err(|error| unauthorized(&error.to_string()))?;
-        let other = || unauthorized("the token's audience is not this tenant's Management API");
-        let domain = claims.management_domain().ok_or_else(other)?;
-        let stored = app.database.tenant_of_host(&domain).await?.ok_or_else(other)?;
-        if claims.slot != Some(stored.slot) {
-            return Err(other());
+        let claims = app.verifier.check(token, Kind::Management, unix_now()).await?;
+        let no_tenant = || unauthorized("no tenant answers for the domain of the token's audience (aud)");
+        let domain = claims.management_domain().ok_or_else(no_tenant)?;
+        let stored = app.database.tenant_of_host(&domain).await?.ok_or_else(no_tenant)?;
+        if !claims.opens(stored.slot) {
+            return Err(unauthorized("the token is of a tenant that was deleted or lost its domain; get a new token"));
         }
         // The edge names the tenant of the host that the request came to.
         let named = parts.headers.get_all(TENANT_HEADER).iter().all(|name| name == stored.tenant.name.as_str());
-        if named { Ok(Self { stored, claims }) } else { Err(other()) }
+        if named {
+            Ok(Self { stored, claims })
+        } else {
+            Err(unauthorized("the token's audience (aud) is another tenant's Management API"))
+        }
     }
 }
