@@ -7,7 +7,7 @@ use dcr_edge::registration::ErrorCode;
 use dcr_edge::store::admission::{NewClient, Refusal};
 use dcr_edge::store::clock::{BootId, Now, Steady};
 use dcr_edge::store::db::{
-    Arrival, Database, Error, IfMissing, NewAcl, Registered, StoredAcl, acl_id, update_known_tenant,
+    Arrival, Database, Error, IfMissing, NewAcl, Registered, StoredAcl, StoredKey, acl_id, update_known_tenant,
     update_network_acl, update_tenant,
 };
 use dcr_edge::tenant::{Name, Snapshot, Tenant};
@@ -40,6 +40,7 @@ rules! {
     a_deleted_tenant_frees_its_name_and_hosts_but_never_its_slot
     two_changes_to_one_tenant_at_the_same_time_both_count
     the_first_signing_key_stays
+    a_rotation_keeps_the_new_signing_key_and_the_one_before
     a_registration_that_is_repeated_changes_nothing
     an_id_belongs_to_one_client_only
     each_registration_of_a_batch_fails_by_itself
@@ -184,11 +185,28 @@ async fn two_changes_to_one_tenant_at_the_same_time_both_count(database: Arc<dyn
     assert_eq!((after.domains.len(), after.settings.dcr_edge.client_quota.unwrap().get()), (5, 3));
 }
 
+fn signing_key(number: u8) -> StoredKey {
+    StoredKey { seed: [number; 32], created_at: Some(number.into()) }
+}
+
 async fn the_first_signing_key_stays(database: Arc<dyn Database>) {
-    let (a, b) = tokio::join!(database.signing_key_seed([1; 32]), database.signing_key_seed([2; 32]));
-    assert_eq!(a.unwrap(), b.unwrap());
-    let kept = database.signing_key_seed([3; 32]).await.unwrap();
-    assert_ne!(kept, [3; 32]);
+    assert!(database.signing_keys().await.unwrap().is_empty());
+    let (a, b) = tokio::join!(database.ensure_signing_key(signing_key(1)), database.ensure_signing_key(signing_key(2)));
+    let kept = a.unwrap();
+    assert!(kept.len() == 1 && kept == b.unwrap());
+    assert!(database.ensure_signing_key(signing_key(3)).await.unwrap() == kept);
+    assert!(database.signing_keys().await.unwrap() == kept);
+}
+
+async fn a_rotation_keeps_the_new_signing_key_and_the_one_before(database: Arc<dyn Database>) {
+    for (number, before, retired) in [(1, None, None), (2, Some(1), None), (3, Some(2), Some(1)), (4, Some(3), Some(2))]
+    {
+        let rotation = database.rotate_signing_keys(signing_key(number)).await.unwrap();
+        let in_use: Vec<StoredKey> = [Some(number), before].into_iter().flatten().map(signing_key).collect();
+        assert!(rotation.keys == in_use && database.signing_keys().await.unwrap() == in_use);
+        assert!(rotation.retired == retired.into_iter().map(signing_key).collect::<Vec<_>>());
+    }
+    assert!(database.ensure_signing_key(signing_key(5)).await.unwrap()[0] == signing_key(4));
 }
 
 async fn a_registration_that_is_repeated_changes_nothing(database: Arc<dyn Database>) {

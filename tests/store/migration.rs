@@ -35,7 +35,7 @@ async fn a_database_of_the_first_version_keeps_its_tenants_clients_and_key() {
     tokio::task::spawn_blocking(move || {
         let store = folder.serve();
         let seed: Vec<u8> = folder.with_tables(async |pool| {
-            sqlx::query_scalar("SELECT ed25519_seed FROM signing_key").fetch_one(pool).await.unwrap()
+            sqlx::query_scalar("SELECT ed25519_seed FROM signing_keys").fetch_one(pool).await.unwrap()
         });
         assert_eq!(seed, [0; 32]);
         let told = store.edge().get("/edge/v1/changes").json();

@@ -9,19 +9,26 @@ use crate::support::store::Folder;
 
 const NOW: u64 = 1_700_000_000;
 
+/// How far clocks may be apart, in seconds.
+const SKEW: u64 = 60;
+
 fn keys() -> Keys {
-    Keys::from_seed(&[7; 32]).unwrap()
+    Keys::from_seeds(&[[7; 32]]).unwrap()
 }
 
 fn management() -> Claims {
     Claims::management(1, &"a.example".parse().unwrap(), "read:tenant_settings".to_owned(), NOW, 60)
 }
 
-/// A token with any claims, signed with the key of `keys`.
-fn signed(claims: &Value) -> String {
+/// The key of a seed.
+fn private(seed: &[u8; 32]) -> EncodingKey {
     use ed25519_dalek::pkcs8::EncodePrivateKey;
-    let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).to_pkcs8_der().unwrap();
-    jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &EncodingKey::from_ed_der(key.as_bytes())).unwrap()
+    EncodingKey::from_ed_der(ed25519_dalek::SigningKey::from_bytes(seed).to_pkcs8_der().unwrap().as_bytes())
+}
+
+/// A token with any claims, signed with the key of `keys`, and without a `kid`, as the first version signed.
+fn signed(claims: &Value) -> String {
+    jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &private(&[7; 32])).unwrap()
 }
 
 #[test]
@@ -30,32 +37,45 @@ fn a_token_opens_what_it_was_minted_for_until_it_expires() {
     let keys = keys();
     for _ in 0..2 {
         assert_eq!(keys.check(&token, Kind::Management, NOW).unwrap(), management());
-        assert!(matches!(keys.check(&token, Kind::Edge, NOW), Err(Error::WrongAudience)));
-        assert_eq!(keys.check(&token, Kind::Management, NOW + 59).unwrap(), management());
-        assert!(matches!(keys.check(&token, Kind::Management, NOW + 60), Err(Error::Expired)));
+        assert!(matches!(keys.check(&token, Kind::Edge, NOW), Err(Error::WrongKind)));
+        assert_eq!(keys.check(&token, Kind::Management, NOW + 60 + SKEW - 1).unwrap(), management());
+        assert!(matches!(keys.check(&token, Kind::Management, NOW + 60 + SKEW), Err(Error::Expired)));
     }
     let edge = keys.mint(&Claims::edge(NOW, 60)).unwrap();
     assert!(keys.check(&edge, Kind::Edge, NOW).is_ok());
-    assert!(matches!(keys.check(&edge, Kind::Management, NOW), Err(Error::WrongAudience)));
+    assert!(matches!(keys.check(&edge, Kind::Management, NOW), Err(Error::WrongKind)));
+}
+
+#[test]
+fn a_token_begins_with_its_nbf() {
+    let token = keys().mint(&Claims { nbf: Some(NOW + 10), ..management() }).unwrap();
+    assert!(matches!(keys().check(&token, Kind::Management, NOW + 9 - SKEW), Err(Error::NotYetValid)));
+    assert!(keys().check(&token, Kind::Management, NOW + 10 - SKEW).is_ok());
 }
 
 #[test]
 fn a_token_of_another_key_or_another_algorithm_is_none_of_ours() {
     let claims = serde_json::to_value(management()).unwrap();
-    let other_key = Keys::from_seed(&[8; 32]).unwrap().mint(&management()).unwrap();
+    let other_key = Keys::from_seeds(&[[8; 32]]).unwrap().mint(&management()).unwrap();
     let public_key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key();
     let hs256 = EncodingKey::from_secret(public_key.as_bytes());
     let hs256 = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &hs256).unwrap();
     let good = signed(&claims);
     let payload = good.split('.').nth(1).unwrap();
-    // {"alg":"none"}, and {"alg":"EdDSA"} without a signature
+    // {"alg":"none"}, {"alg":"EdDSA"} without a signature, and {"alg":"EdDSA","crit":["b64"]}
     let none = format!("eyJhbGciOiJub25lIn0.{payload}.");
     let unsigned = format!("eyJhbGciOiJFZERTQSJ9.{payload}.");
-    for bad in [other_key, hs256, none, unsigned, String::new(), "a.b.c".to_owned(), good[..good.len() - 2].to_owned()]
-    {
-        assert!(matches!(keys().check(&bad, Kind::Management, NOW), Err(Error::Invalid)), "{bad}");
+    let critical = format!("eyJhbGciOiJFZERTQSIsImNyaXQiOlsiYjY0Il19.{payload}.");
+    let check = |token: &str| keys().check(token, Kind::Management, NOW);
+    assert!(matches!(check(&other_key), Err(Error::UnknownKey)));
+    assert!(matches!(check(&hs256), Err(Error::WrongAlgorithm("EdDSA"))));
+    assert!(matches!(check(&none), Err(Error::Unsigned)));
+    assert!(matches!(check(&unsigned), Err(Error::BadSignature)));
+    assert!(matches!(check(&critical), Err(Error::CriticalHeader)));
+    for bad in ["", "a.b.c", "..", "a.b.c.d", &good[..good.len() - 1]] {
+        assert!(matches!(check(bad), Err(Error::Malformed)), "{bad}");
     }
-    assert!(keys().check(&good, Kind::Management, NOW).is_ok());
+    assert!(check(&good).is_ok());
 }
 
 #[test]
@@ -99,10 +119,10 @@ fn the_store_refuses_whoever_has_no_token_for_what_he_asks() {
         |host: &str, now| Claims::management(1, &host.parse().unwrap(), "update:tenant_settings".to_owned(), now, 60);
     let now = unix_now();
     let tokens = [
-        mint(of("default.example", now - 61)),
+        mint(of("default.example", now - 121)),
         mint(of("unknown.example", now)),
         mint(Claims::edge(now, 60)),
-        Keys::from_seed(&[8; 32]).unwrap().mint(&of("default.example", now)).unwrap(),
+        Keys::from_seeds(&[[8; 32]]).unwrap().mint(&of("default.example", now)).unwrap(),
         "nonsense".to_owned(),
     ];
     let callers = tokens.map(|token| store.anyone().with_token(token));
@@ -120,6 +140,72 @@ fn the_store_refuses_whoever_has_no_token_for_what_he_asks() {
     assert_eq!((answer.status, &answer.json()["errorCode"]), (403, &json!("insufficient_scope")));
     assert!(answer.json()["message"].as_str().unwrap().contains("read:tenant_settings"));
     assert_eq!(writer.patch_settings(&json!({})).status, 200);
+}
+
+#[test]
+fn each_fault_of_a_token_has_its_own_answer() {
+    let folder = Folder::with_default_tenant();
+    folder.create_enabled_tenant("other", json!({}));
+    let store = folder.serve();
+    let key = folder.with_database(async |database| database.signing_keys().await.unwrap()[0].seed);
+    let now = unix_now();
+    let usual = json!({
+        "iss": "dcr-store",
+        "aud": "https://default.example/api/v2/",
+        "kind": "management",
+        "slot": 1,
+        "scope": "read:tenant_settings",
+        "exp": now + 600
+    });
+    let with = |claim: &str, value: Value| {
+        let mut claims = usual.clone();
+        claims[claim] = value;
+        claims
+    };
+    let sign = |header: Header, claims: &Value, key: &EncodingKey| jsonwebtoken::encode(&header, claims, key).unwrap();
+    let ours = |claims: &Value| sign(Header::new(Algorithm::EdDSA), claims, &private(&key));
+    let get = |token: String, headers: &[(&str, &str)]| {
+        store.anyone().with_token(token).call("GET", "/api/v2/tenants/settings", headers, None)
+    };
+    let unknown_kid = Header { kid: Some("unknown".to_owned()), ..Header::new(Algorithm::EdDSA) };
+    let public_key = ed25519_dalek::SigningKey::from_bytes(&key).verifying_key();
+    let secret = EncodingKey::from_secret(public_key.as_bytes());
+    let good = ours(&usual);
+    let at = |tenant| [("x-dcr-tenant", tenant)];
+    let faults = [
+        ("nonsense".to_owned(), "default", "the token is not a JWT"),
+        (format!("eyJhbGciOiJub25lIn0.{}.", good.split('.').nth(1).unwrap()), "default", "is not signed (alg none)"),
+        (sign(Header::new(Algorithm::HS256), &usual, &secret), "default", "alg is not that of its key; expected EdDSA"),
+        (sign(unknown_kid, &usual, &private(&key)), "default", "key (kid) is not in use, or no longer"),
+        (
+            sign(Header::new(Algorithm::EdDSA), &usual, &private(&[8; 32])),
+            "default",
+            "signature is not that of its key",
+        ),
+        (ours(&with("iss", json!("another"))), "default", "issuer (iss) is not one that this store trusts"),
+        (ours(&with("exp", json!("never"))), "default", "a claim of the token is missing or of the wrong type"),
+        (ours(&with("kind", json!("edge"))), "default", "of another kind"),
+        (ours(&with("aud", json!("https://default.example/"))), "default", "for another audience (aud)"),
+        (ours(&with("aud", json!("https://nobody.example/api/v2/"))), "default", "no tenant answers for the domain"),
+        (ours(&with("aud", json!("https://other.example/api/v2/"))), "other", "was deleted or lost its domain"),
+        (good.clone(), "other", "is another tenant's Management API"),
+        (ours(&with("exp", json!(now - 61))), "default", "the token has expired"),
+        (ours(&with("nbf", json!(now + 90))), "default", "the token is not valid yet (nbf)"),
+    ];
+    let mut messages = std::collections::HashSet::new();
+    for (token, tenant, text) in faults {
+        let answer = get(token, &at(tenant));
+        let body = answer.json();
+        assert_eq!((answer.status, &body["errorCode"]), (401, &json!("invalid_token")), "{body}");
+        let message = body["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(text), "{text}: {message}");
+        assert!(messages.insert(message), "two faults have one answer: {body}");
+    }
+    let answer = get(ours(&with("scope", json!("read:tenant_setting update:tenant_settings"))), &at("default"));
+    assert_eq!((answer.status, &answer.json()["errorCode"]), (403, &json!("insufficient_scope")));
+    for claims in [usual.clone(), with("exp", json!(now - 30)), with("nbf", json!(now + 30))] {
+        assert_eq!(get(ours(&claims), &at("default")).status, 200, "{claims}");
+    }
 }
 
 #[test]

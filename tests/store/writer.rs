@@ -10,7 +10,7 @@ use dcr_edge::store::clock::Clock;
 use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::http::metrics::Metrics;
 use dcr_edge::store::http::{App, router};
-use dcr_edge::store::token::{Claims, Keys};
+use dcr_edge::store::token::{Claims, Keys, Verifier};
 use dcr_edge::store::unix_now;
 use dcr_edge::store::writer::{NotRegistered, Writer};
 use serde_json::value::to_raw_value;
@@ -36,7 +36,7 @@ fn app(database: &Arc<dyn Database>, writer: &Writer, metrics: &Arc<Metrics>, st
         database: Arc::clone(database),
         writer: writer.clone(),
         clock: Clock::of_this_machine().unwrap(),
-        keys: Arc::new(Keys::from_seed(&[7; 32]).unwrap()),
+        verifier: Arc::new(Verifier::new(Keys::from_seeds(&[[7; 32]]).unwrap(), Arc::clone(database), None)),
         metrics: Arc::clone(metrics),
         acl_counts: Arc::new(AclCounts::new(Arc::clone(metrics))),
         edge_signals: Arc::default(),
@@ -107,7 +107,7 @@ async fn a_full_queue_refuses_at_once_and_what_was_taken_is_written() {
     waiting.extend((1..6_000).map(register));
     wait_for("the queue is full", 4_096).await;
     let app = app(&database, &writer, &metrics, false);
-    let token = app.keys.mint(&Claims::edge(unix_now(), 60)).unwrap();
+    let token = Keys::from_seeds(&[[7; 32]]).unwrap().mint(&Claims::edge(unix_now(), 60)).unwrap();
     let answer = ask(app, |caller| caller.with_token(token).put_client("a", &client_id(6_000), &confidential())).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
     assert_eq!(answer.json()["error"], "temporarily_unavailable");

@@ -8,6 +8,7 @@
 //! | [`process`] | a child process with its log, gone when its owner is |
 //! | [`geo`] | the databases that tell where the tests' clients are |
 //! | [`http1`], [`http2`] | clients that write raw HTTP/1.1, and HTTP/2 with any pieces and endings, also over TLS |
+//! | [`issuer`] | somebody else who signs tokens |
 //! | [`store`] | one `dcr-store` |
 //! | [`response`] | what they get |
 //!
@@ -26,6 +27,7 @@ pub mod gateway;
 pub mod geo;
 pub mod http1;
 pub mod http2;
+pub mod issuer;
 pub mod process;
 pub mod response;
 pub mod store;
