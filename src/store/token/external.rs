@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::jwks::{self, Source};
 use super::key_set::KeySet;
-use super::{Claims, Error, ISSUER, Kind, management_domain};
+use super::{Claims, Error, ISSUER, Kind, management_domain, unchecked_issuer};
 
 /// Time between two looks for keys that a token asks for.
 const ASKED_PAUSE: Duration = Duration::from_secs(60);
@@ -87,11 +87,6 @@ impl<'de> Deserialize<'de> for NumericDate {
     }
 }
 
-#[derive(Deserialize)]
-struct Issued {
-    iss: String,
-}
-
 impl ExternalIssuer {
     /// The issuer of `config`. Keys in a file must be there; those at a URL come when they come.
     pub async fn open(config: IssuerConfig) -> Result<Arc<Self>, String> {
@@ -107,8 +102,7 @@ impl ExternalIssuer {
 
     /// Whether the token says that this issuer issued it. Nothing of that is checked.
     pub(super) fn claims_to_issue(&self, token: &str) -> bool {
-        let issued = jsonwebtoken::dangerous::insecure_decode_claims::<Issued>(token);
-        issued.is_ok_and(|issued| issued.iss == self.config.issuer)
+        unchecked_issuer(token).as_deref() == Some(&self.config.issuer)
     }
 
     /// Checks a token of the wanted kind at the time `now`, in UNIX seconds. If its key is not known, this looks for new
@@ -193,17 +187,24 @@ impl ExternalIssuer {
 
     /// Reads the keys again and again until `stopping`.
     pub async fn follow(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
-        loop {
-            let asked = self.asked.lock().await;
-            tokio::select! {
-                () = self.load_or_warn() => {}
-                _ = stopping.wait_for(|stopping| *stopping) => return,
+        let reading = async {
+            if self.loaded().is_none() {
+                self.read_in_turn().await;
             }
-            drop(asked);
-            let pause = if self.loaded().is_some() { REGULAR_PAUSE } else { FIRST_PAUSE };
-            if timeout(pause, stopping.wait_for(|stopping| *stopping)).await.is_ok() {
-                return;
+            loop {
+                sleep(if self.loaded().is_some() { REGULAR_PAUSE } else { FIRST_PAUSE }).await;
+                self.read_in_turn().await;
             }
+        };
+        tokio::select! {
+            () = reading => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
         }
+    }
+
+    /// Reads the keys while nobody else does, so that a token that needs them waits for them.
+    async fn read_in_turn(&self) {
+        let _asked = self.asked.lock().await;
+        self.load_or_warn().await;
     }
 }

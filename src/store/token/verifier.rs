@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 
 use super::keys::JwkSet;
-use super::{Claims, Error, ExternalIssuer, Keys, Kind};
+use super::{Claims, Error, ExternalIssuer, ISSUER, Keys, Kind, unchecked_issuer};
 use crate::store::db::Database;
 
 /// Time between two looks for rotated keys that nobody asks for: after it, a retired key checks nothing any more.
@@ -41,6 +41,9 @@ impl Verifier {
             return external.check(token, kind, now).await;
         }
         match self.keys.check(token, kind, now) {
+            Err(Error::UnknownKey) if unchecked_issuer(token).is_none_or(|issuer| issuer != ISSUER) => {
+                Err(Error::UnknownIssuer)
+            }
             Err(Error::UnknownKey) => {
                 self.look().await?;
                 self.keys.check(token, kind, now)
