@@ -137,8 +137,7 @@ enum TenantCommand {
 enum KeyCommand {
     /// List the keys that check tokens; the first signs
     List,
-    /// Sign with a new key from now on. Tokens of the key before work until they end or the next rotation comes; those of
-    /// the key before that work no longer
+    /// Sign with a new key from now on; tokens of the key before work on until the next rotation
     Rotate,
 }
 

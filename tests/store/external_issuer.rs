@@ -161,6 +161,9 @@ fn an_edges_token_never_comes_from_outside() {
         assert_eq!(edge.get("/edge/v1/changes").status, 401);
         assert_eq!(edge.put_client("default", "tpc_x", &json!({})).status, 401);
     }
+    // Nor does a good token for the Management API open the edge's interface.
+    let owner = store.anyone().with_token(key.sign(&claims(&json!({}))));
+    assert_eq!((owner.get(SETTINGS).status, owner.get("/edge/v1/changes").status), (200, 401));
     assert_eq!(store.edge().get("/edge/v1/changes").status, 200);
     // A slot of its own choice means nothing either.
     assert_eq!(ask(&store, key.sign(&claims(&json!({"slot": 99, "kind": "edge"})))).status, 200);
