@@ -44,8 +44,8 @@ impl<E: fmt::Debug + fmt::Display> std::error::Error for RandomError<E> {}
 pub struct ClientSecret(String);
 
 impl ClientSecret {
-    /// The secret itself, for the response.
-    pub(super) fn expose(&self) -> &str {
+    /// The secret itself, for the one response that shows it.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 

@@ -68,6 +68,11 @@ impl ClientMetadata {
         self.texts.get("client_name").map(String::as_str)
     }
 
+    /// Whether it is an application on the user's own device.
+    pub fn is_native(&self) -> bool {
+        self.application_type == ApplicationType::Native
+    }
+
     /// The redirect URIs, each byte for byte as it was sent, without duplicates.
     pub fn redirect_uris(&self) -> &[String] {
         &self.redirect_uris

@@ -4,6 +4,7 @@
 
 use serde_json::value::RawValue;
 
+use super::client::AppType;
 use crate::edge_api::Origin;
 use crate::registration::{self, ErrorCode, Rejection};
 use crate::tenant::{Name, Settings};
@@ -32,6 +33,8 @@ pub struct Admitted {
     pub client_name: Option<String>,
     /// The hosts of its redirect URIs, and the schemes of those without one; each once.
     pub redirect_hosts: Vec<String>,
+    /// What kind of application it is.
+    pub app_type: AppType,
     /// What equal public clients have in common; absent for a confidential one, which is never folded.
     pub fingerprint: Option<[u8; 32]>,
 }
@@ -119,6 +122,7 @@ pub fn admit(client: &NewClient, settings: &Settings) -> Result<Admitted, Refusa
     };
     let fingerprint = (!metadata.is_confidential()).then(|| metadata.fingerprint()).transpose().map_err(unwritable)?;
     Ok(Admitted {
+        app_type: AppType::registered(&metadata),
         client_name: metadata.client_name().map(str::to_owned),
         redirect_hosts: redirect_hosts(metadata.redirect_uris()),
         metadata: serde_json::to_string(&metadata).map_err(unwritable)?,

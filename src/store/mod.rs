@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`db`] | what is kept: one trait, one implementation for each database |
 //! | [`admission`] | whether a registration is accepted under the settings of this moment |
+//! | [`client`] | a client as its tenant's owner sees and changes it |
 //! | [`fleet_limit`] | how many clients all edges together may register for a tenant |
 //! | [`clock`] | what time it is |
 //! | [`blocking`] | work that keeps a processor busy, away from the threads that answer requests |
@@ -22,6 +23,7 @@ pub mod acl_counts;
 pub mod admin;
 pub mod admission;
 pub mod blocking;
+pub mod client;
 pub mod clock;
 pub mod db;
 pub mod edge_signals;

@@ -50,6 +50,12 @@ pub const MANAGEMENT_SCOPES: &[&str] = &[
     "update:client_grants",
     "delete:client_grants",
     "read:logs",
+    "read:clients",
+    "create:clients",
+    "update:clients",
+    "delete:clients",
+    "read:client_keys",
+    "update:client_keys",
 ];
 
 /// How far the clocks of whoever signs and of this store may be apart, in seconds.

@@ -56,8 +56,8 @@ fn add_clients(folder: &Folder, slot: u32, number: u32) {
     let inserted = folder.with_tables(async |pool| {
         sqlx::query(
             "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?) \
-             INSERT INTO clients (client_id, tenant, metadata, issued_at) \
-             SELECT 'tpc_' || lower(hex(randomblob(16))), ?, '{}', 0 FROM numbers",
+             INSERT INTO clients (client_id, tenant, metadata, issued_at, app_type) \
+             SELECT 'tpc_' || lower(hex(randomblob(16))), ?, '{}', 0, 'native' FROM numbers",
         )
         .bind(number)
         .bind(slot)

@@ -3,6 +3,7 @@
 //! The traits have the calls that the callers make and no more, one trait for each room of the database. Times come in
 //! as arguments: a [`Now`], or UNIX milliseconds.
 
+mod client;
 mod document;
 mod log;
 mod log_filter;
@@ -10,6 +11,7 @@ mod network_acl;
 mod signing_key;
 mod sqlite;
 
+pub use client::{ClientPage, Clients, MadeClient, StoredClient, update_client};
 pub use document::{Document, DocumentKind, DocumentPage, DocumentQuery, Documents, update_document};
 pub use log::{LogEvent, LogLimits, LogOrder, LogQuery, Logs, REGISTERED, REGISTRATION, RegistrationEvent};
 pub use log_filter::{LogField, LogFilter};
@@ -68,7 +70,7 @@ pub struct Registered {
 
 /// Durable tenants, clients, and what the other traits keep.
 #[async_trait]
-pub trait Database: NetworkAcls + Documents + Logs + SigningKeys + Send + Sync {
+pub trait Database: Clients + NetworkAcls + Documents + Logs + SigningKeys + Send + Sync {
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), Error>;
 

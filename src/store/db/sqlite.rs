@@ -6,6 +6,7 @@
 
 mod buckets;
 mod changes;
+mod clients;
 mod documents;
 mod network_acls;
 mod open;
@@ -352,6 +353,7 @@ impl Database for Sqlite {
             // Grants go with the APIs.
             "DELETE FROM resource_servers WHERE tenant = ?",
             "DELETE FROM connections WHERE tenant = ?",
+            "DELETE FROM client_blocks WHERE tenant = ?",
         ] {
             sqlx::query(delete).bind(slot).execute(&mut *transaction).await?;
         }

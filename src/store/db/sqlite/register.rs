@@ -7,6 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::{Arrival, Error, REGISTERED, Registered, RegistrationEvent};
 use super::buckets::Buckets;
+use super::clients::{count_added, last_number};
 use super::{column, count, tenant_log, to_json, unreadable};
 use crate::store::admission::{Admitted, NewClient, Refusal, admit};
 use crate::store::clock::Now;
@@ -244,7 +245,7 @@ async fn room(connection: &mut SqliteConnection, new: &[Checked<'_>]) -> Result<
     let mut room = HashMap::new();
     for KnownTenant { slot, settings } in new.iter().map(|checked| checked.tenant) {
         let Some(quota) = settings.dcr_edge.client_quota.filter(|_| !room.contains_key(slot)) else { continue };
-        let have: i64 = sqlx::query_scalar("SELECT count(*) FROM clients WHERE tenant = ?")
+        let have: i64 = sqlx::query_scalar("SELECT coalesce(sum(clients), 0) FROM client_blocks WHERE tenant = ?")
             .bind(slot)
             .fetch_one(&mut *connection)
             .await?;
@@ -279,9 +280,14 @@ async fn log(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> Res
 /// connection's thread and back. `OR FAIL`: whatever fails, the whole transaction is rolled back, so SQLite need not
 /// keep a journal to undo this statement alone.
 async fn insert(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> Result<(), Error> {
+    if clients.is_empty() {
+        return Ok(());
+    }
+    let last = last_number(connection).await?;
     for rows in clients.chunks(1_000) {
         QueryBuilder::new(
-            "INSERT OR FAIL INTO clients (client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at) ",
+            "INSERT OR FAIL INTO clients \
+             (client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at, app_type) ",
         )
         .push_values(rows, |mut row, checked| {
             row.push_bind(checked.client.client_id.as_str())
@@ -289,12 +295,13 @@ async fn insert(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> 
                 .push_bind(checked.admitted.metadata.as_str())
                 .push_bind(checked.client.client_secret_sha256.as_ref().map(<[u8; 32]>::as_slice))
                 .push_bind(checked.admitted.fingerprint.as_ref().map(<[u8; 32]>::as_slice))
-                .push_bind(column(checked.at.unix_seconds));
+                .push_bind(column(checked.at.unix_seconds))
+                .push_bind(checked.admitted.app_type.as_str());
         })
         .build()
         .persistent(false)
         .execute(&mut *connection)
         .await?;
     }
-    Ok(())
+    count_added(connection, last).await
 }

@@ -1,32 +1,35 @@
-//! Which members of an object are shown: `fields` and `include_fields`.
+//! Which members of an object an answer has.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::parameters::Parameters;
+use crate::store::db;
 use crate::store::http::error::ManagementError;
 
-/// Which members are shown.
+/// The members that are asked for: `fields`, separated by commas, with `include_fields=false` all others.
+#[derive(Debug, Default)]
 pub struct Fields {
-    named: Vec<String>,
-    /// Whether the named ones are shown; otherwise all others are.
-    include: bool,
+    names: Vec<String>,
+    excludes: bool,
 }
 
 impl Fields {
     fn parse(parameters: &[(String, String)]) -> Result<Self, ManagementError> {
-        let mut fields = Self { named: Vec::new(), include: true };
+        let mut fields = Self::default();
         for (name, value) in parameters {
             match name.as_str() {
                 "fields" => {
                     let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
-                    fields.named.extend(names.map(str::to_owned));
+                    fields.names = names.map(str::to_owned).collect();
                 }
                 "include_fields" => {
-                    fields.include = value
+                    let includes: bool = value
                         .parse()
                         .map_err(|_| ManagementError::invalid_query("include_fields: expected true or false"))?;
+                    fields.excludes = !includes;
                 }
                 _ => {}
             }
@@ -34,12 +37,15 @@ impl Fields {
         Ok(fields)
     }
 
-    /// What is shown of an object: all of it if no member is named.
-    pub fn of(&self, mut object: Map<String, Value>) -> Map<String, Value> {
-        if !self.named.is_empty() {
-            object.retain(|name, _| self.named.contains(name) == self.include);
+    /// Those members of `object`.
+    pub fn of(&self, object: &impl Serialize) -> Result<Map<String, Value>, ManagementError> {
+        let Ok(Value::Object(mut members)) = serde_json::to_value(object) else {
+            return Err(db::Error::Failed("an answer cannot be written as JSON".to_owned()).into());
+        };
+        if !self.names.is_empty() {
+            members.retain(|name, _| self.names.contains(name) != self.excludes);
         }
-        object
+        Ok(members)
     }
 }
 
@@ -56,20 +62,22 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn of(parameters: &[(&str, &str)]) -> Result<Value, String> {
+        let parameters: Vec<_> =
+            parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let fields = Fields::parse(&parameters).map_err(|error| format!("{error:?}"))?;
+        Ok(Value::Object(fields.of(&json!({"a": 1, "b": 2, "c": 3})).unwrap()))
+    }
+
     #[test]
-    fn the_named_members_are_shown_or_all_but_them() {
-        let shown = |parameters: &[(&str, &str)]| {
-            let parameters: Vec<_> =
-                parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            let Value::Object(object) = json!({"a": 1, "b": 2, "c": 3}) else { unreachable!() };
-            Fields::parse(&parameters)
-                .map(|fields| Value::Object(fields.of(object)))
-                .map_err(|error| format!("{error:?}"))
-        };
-        assert_eq!(shown(&[]).unwrap(), json!({"a": 1, "b": 2, "c": 3}));
-        assert_eq!(shown(&[("include_fields", "false")]).unwrap(), json!({"a": 1, "b": 2, "c": 3}));
-        assert_eq!(shown(&[("fields", "a,c,x")]).unwrap(), json!({"a": 1, "c": 3}));
-        assert_eq!(shown(&[("fields", "a, c"), ("include_fields", "false")]).unwrap(), json!({"b": 2}));
-        assert!(shown(&[("include_fields", "1")]).unwrap_err().contains("include_fields: expected"));
+    fn an_answer_has_the_members_that_are_asked_for() {
+        let all = json!({"a": 1, "b": 2, "c": 3});
+        for everything in [&[][..], &[("fields", "")], &[("include_fields", "false")], &[("page", "1")]] {
+            assert_eq!(of(everything).unwrap(), all);
+        }
+        assert_eq!(of(&[("fields", "c, a,x")]).unwrap(), json!({"a": 1, "c": 3}));
+        assert_eq!(of(&[("fields", "a"), ("include_fields", "true")]).unwrap(), json!({"a": 1}));
+        assert_eq!(of(&[("fields", "a,c"), ("include_fields", "false")]).unwrap(), json!({"b": 2}));
+        assert!(of(&[("include_fields", "1")]).unwrap_err().contains("include_fields: expected"));
     }
 }

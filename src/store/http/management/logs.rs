@@ -35,8 +35,8 @@ pub async fn list(
     };
     let query = LogQuery { filter: search.filter, order, limit };
     let events = app.database.log_events(slot, &query).await?;
-    let logs = events.iter().map(|event| shown(event).map(|shown| Value::Object(fields.of(shown))));
-    let logs: Vec<Value> = logs.collect::<Result<_, _>>()?;
+    let logs = events.iter().map(|event| Ok(Value::Object(fields.of(&shown(event)?)?)));
+    let logs: Vec<Value> = logs.collect::<Result<_, ManagementError>>()?;
     if !paging.include_totals || checkpoint.is_some() {
         return Ok(Json(logs).into_response());
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/api/v2/tenants/settings` | `settings` |
 //! | `/api/v2/network-acls`, `/api/v2/network-acls/{id}` | `network_acls`, with `acl_patch` and `acl_warnings` |
+//! | `/api/v2/clients`, `/api/v2/clients/{id}`, `/api/v2/clients/{id}/rotate-secret` | `clients` |
 //! | `/api/v2/resource-servers`, `/connections`, `/client-grants`, each with `/{id}` | `resources` |
 //! | `/api/v2/logs`, `/api/v2/logs/{id}` | `logs` |
 //!
@@ -13,6 +14,7 @@ mod access;
 mod acl_patch;
 mod acl_warnings;
 mod body;
+mod clients;
 mod fields;
 mod logs;
 mod network_acls;
@@ -24,7 +26,7 @@ mod warning;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use self::resources::{all, one};
 use super::App;
@@ -57,4 +59,7 @@ pub fn router() -> Router<App> {
                 .delete(network_acls::delete)
                 .layer(DefaultBodyLimit::max(MAX_ACL_BYTES)),
         )
+        .route("/api/v2/clients", get(clients::list).post(clients::create))
+        .route("/api/v2/clients/{id}", get(clients::show).patch(clients::change).delete(clients::delete))
+        .route("/api/v2/clients/{id}/rotate-secret", post(clients::rotate_secret))
 }

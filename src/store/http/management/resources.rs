@@ -167,11 +167,12 @@ async fn list<R: Resource>(
             answer.insert("total".to_owned(), page.total.into());
         }
         None => {
-            let listed = documents.iter().map(|document| shown::<R>(document).map(|shown| fields.of(shown)));
+            let listed = documents.iter().map(|document| shown::<R>(document).and_then(|shown| fields.of(&shown)));
             return Ok(Json(listed.collect::<Result<Vec<_>, _>>()?).into_response());
         }
     }
-    let listed = documents.iter().map(|document| shown::<R>(document).map(|shown| Value::Object(fields.of(shown))));
+    let listed =
+        documents.iter().map(|document| shown::<R>(document).and_then(|shown| fields.of(&shown).map(Value::Object)));
     answer.insert(R::PLURAL.to_owned(), Value::Array(listed.collect::<Result<_, _>>()?));
     Ok(Json(answer).into_response())
 }
@@ -202,7 +203,7 @@ async fn show<R: Resource>(
 ) -> Result<Response, ManagementError> {
     access.require(&format!("read:{}", R::PLURAL))?;
     let found = app.database.document(access.stored.slot, R::KIND, &named::<R>(id)?).await?;
-    Ok(Json(fields.of(shown::<R>(&found.ok_or_else(unknown::<R>)?)?)).into_response())
+    Ok(Json(fields.of(&shown::<R>(&found.ok_or_else(unknown::<R>)?)?)?).into_response())
 }
 
 /// `PATCH /api/v2/{resource}/{id}`

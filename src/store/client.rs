@@ -1,0 +1,408 @@
+//! A client as its tenant's owner sees and changes it: by the Management API's names, under the rules of a registration.
+//!
+//! Pure. What is registered stays in the form of RFC 7591, whoever says it, so that there is one form to read.
+
+use std::collections::BTreeMap;
+
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::registration::{self, ClientMetadata};
+use crate::tenant::{DcrEdge, InvalidRedirectUris};
+
+/// Longest description, in characters.
+const MAX_DESCRIPTION: usize = 140;
+
+/// Most members of `client_metadata`.
+const MAX_CLIENT_METADATA: usize = 10;
+
+/// Longest name and value of one of them, in characters.
+const MAX_CLIENT_METADATA_TEXT: usize = 255;
+
+/// What the name of one may have beside letters and digits.
+const CLIENT_METADATA_NAME: &str = ":,-+=_*?\"/\\()<>@\t ";
+
+/// Members that the Management API shows and that nobody changes.
+const FIXED: [&str; 5] =
+    ["client_id", "tenant", "is_first_party", "third_party_security_mode", "token_endpoint_auth_method"];
+
+/// What kind of application a client is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AppType {
+    /// On the user's own device.
+    Native,
+    /// On a web server.
+    RegularWeb,
+    /// In a browser.
+    Spa,
+    /// Without a user.
+    NonInteractive,
+}
+
+impl AppType {
+    /// Every type.
+    pub const ALL: [Self; 4] = [Self::Native, Self::RegularWeb, Self::Spa, Self::NonInteractive];
+
+    /// The type of a client that registered itself, which says `web` or `native` only.
+    pub fn registered(metadata: &ClientMetadata) -> Self {
+        if metadata.is_native() { Self::Native } else { Self::RegularWeb }
+    }
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::RegularWeb => "regular_web",
+            Self::Spa => "spa",
+            Self::NonInteractive => "non_interactive",
+        }
+    }
+
+    /// The type with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|app_type| app_type.as_str() == name)
+    }
+
+    fn application_type(self) -> &'static str {
+        if self == Self::Native { "native" } else { "web" }
+    }
+}
+
+/// Where errors of an authorization request go.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RedirectionPolicy {
+    /// Never to the client's callback.
+    #[default]
+    OpenRedirectProtection,
+    /// To the client's callback.
+    AllowAlways,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AuthMethod {
+    None,
+    #[default]
+    ClientSecretPost,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum GrantType {
+    AuthorizationCode,
+    RefreshToken,
+    ClientCredentials,
+}
+
+/// What can be changed of a client.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientData {
+    /// The members of RFC 7591 as JSON. Beside what a registration may have, `grant_types` may have
+    /// `client_credentials`.
+    pub metadata: String,
+    /// What kind of application it is.
+    pub app_type: AppType,
+    /// What only the owner says.
+    pub owner: OwnerData,
+}
+
+/// What only the tenant's owner says of a client.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OwnerData {
+    /// What it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Texts by name, which nobody here reads.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub client_metadata: BTreeMap<String, String>,
+    /// Where errors go.
+    pub redirection_policy: RedirectionPolicy,
+}
+
+impl OwnerData {
+    fn check(&self) -> Result<(), String> {
+        let is_longer = |text: &str, most: usize| text.chars().nth(most).is_some();
+        if let Some(description) = &self.description
+            && (is_longer(description, MAX_DESCRIPTION) || description.contains(char::is_control))
+        {
+            return Err(format!("description: expected {MAX_DESCRIPTION} characters at most, none of them control"));
+        }
+        if self.client_metadata.len() > MAX_CLIENT_METADATA {
+            return Err(format!("client_metadata: expected {MAX_CLIENT_METADATA} members at most"));
+        }
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && !is_longer(name, MAX_CLIENT_METADATA_TEXT)
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || CLIENT_METADATA_NAME.contains(c))
+        };
+        for (name, value) in &self.client_metadata {
+            if !is_name(name) {
+                return Err(format!(
+                    "client_metadata: expected names of 1 to {MAX_CLIENT_METADATA_TEXT} ASCII letters, digits, tabs, \
+                     spaces and :,-+=_*?\"/\\()<>@"
+                ));
+            }
+            if is_longer(value, MAX_CLIENT_METADATA_TEXT) {
+                return Err(format!("client_metadata.{name}: expected {MAX_CLIENT_METADATA_TEXT} characters at most"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A client that the tenant's owner makes. It is a third party's like all others, and may be told so.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientRequest {
+    name: String,
+    callbacks: Vec<String>,
+    description: Option<String>,
+    logo_uri: Option<String>,
+    grant_types: Option<Vec<GrantType>>,
+    #[serde(default)]
+    token_endpoint_auth_method: AuthMethod,
+    app_type: Option<AppType>,
+    #[serde(default)]
+    client_metadata: BTreeMap<String, String>,
+    #[serde(default)]
+    redirection_policy: RedirectionPolicy,
+    #[serde(default, rename = "is_first_party", deserialize_with = "no")]
+    _is_first_party: (),
+    #[serde(default, rename = "third_party_security_mode", deserialize_with = "strict")]
+    _third_party_security_mode: (),
+}
+
+impl ClientRequest {
+    /// Whether the client gets a secret.
+    pub fn is_confidential(&self) -> bool {
+        self.token_endpoint_auth_method == AuthMethod::ClientSecretPost
+    }
+
+    /// The client that is asked for, under the tenant's rules. An error names the member and the rule.
+    pub fn checked(self, rules: &DcrEdge) -> Result<ClientData, String> {
+        let grants = self.grant_types.clone().unwrap_or_else(|| vec![GrantType::AuthorizationCode]);
+        check_grants(&grants, self.is_confidential(), true)?;
+        let mut members = Map::new();
+        set_name(&mut members, self.name)?;
+        set_or_remove(&mut members, "logo_uri", self.logo_uri);
+        members.insert("redirect_uris".to_owned(), self.callbacks.into());
+        members.insert("token_endpoint_auth_method".to_owned(), value_of(self.token_endpoint_auth_method)?);
+        if let Some(app_type) = self.app_type {
+            members.insert("application_type".to_owned(), app_type.application_type().into());
+        }
+        let (metadata, checked) = registered(members, &grants, &rejecting(rules))?;
+        let owner = OwnerData {
+            description: self.description.filter(|text| !text.is_empty()),
+            client_metadata: self.client_metadata,
+            redirection_policy: self.redirection_policy,
+        };
+        owner.check()?;
+        Ok(ClientData { metadata, app_type: self.app_type.unwrap_or_else(|| AppType::registered(&checked)), owner })
+    }
+}
+
+/// What the tenant's owner changes of a client. A member that is absent stays as it is; `null` and the empty text take
+/// one away that a client need not have.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientPatch {
+    #[serde(deserialize_with = "present")]
+    name: Option<String>,
+    #[serde(deserialize_with = "present")]
+    description: Option<Option<String>>,
+    #[serde(deserialize_with = "present")]
+    logo_uri: Option<Option<String>>,
+    #[serde(deserialize_with = "present")]
+    callbacks: Option<Vec<String>>,
+    #[serde(deserialize_with = "present")]
+    grant_types: Option<Vec<GrantType>>,
+    #[serde(deserialize_with = "present")]
+    app_type: Option<AppType>,
+    #[serde(deserialize_with = "present")]
+    client_metadata: Option<Option<BTreeMap<String, String>>>,
+    #[serde(deserialize_with = "present")]
+    redirection_policy: Option<RedirectionPolicy>,
+}
+
+impl ClientPatch {
+    /// A member among these that cannot be changed.
+    pub fn fixed(members: &Map<String, Value>) -> Option<&'static str> {
+        FIXED.into_iter().find(|member| members.contains_key(*member))
+    }
+
+    /// The client after the change. An error names the member and the rule.
+    ///
+    /// Callbacks are checked under the tenant's rules if the change names them; those that the client has had since
+    /// other rules were in force stay.
+    pub fn applied(self, client: &ClientData, is_dynamic: bool, rules: &DcrEdge) -> Result<ClientData, String> {
+        let mut members: Map<String, Value> = serde_json::from_str(&client.metadata).map_err(|_| unreadable())?;
+        let shown = Registered::read(&client.metadata).ok_or_else(unreadable)?;
+        let stored_grants: Vec<GrantType> =
+            members.remove("grant_types").and_then(|grants| serde_json::from_value(grants).ok()).unwrap_or_default();
+        let before = members.clone();
+        if let Some(grants) = &self.grant_types {
+            check_grants(grants, shown.is_confidential(), !is_dynamic)?;
+        }
+        let grants = self.grant_types.unwrap_or_else(|| stored_grants.clone());
+        if let Some(name) = self.name {
+            set_name(&mut members, name)?;
+        }
+        if let Some(logo_uri) = self.logo_uri {
+            set_or_remove(&mut members, "logo_uri", logo_uri);
+        }
+        if let Some(app_type) = self.app_type {
+            members.insert("application_type".to_owned(), app_type.application_type().into());
+        }
+        let rules = match self.callbacks {
+            Some(callbacks) => {
+                members.insert("redirect_uris".to_owned(), callbacks.into());
+                rejecting(rules)
+            }
+            None => DcrEdge::default(),
+        };
+        let mut changed = client.clone();
+        if members != before || grants != stored_grants {
+            changed.metadata = registered(members, &grants, &rules)?.0;
+        }
+        changed.app_type = self.app_type.unwrap_or(changed.app_type);
+        let owner = &mut changed.owner;
+        if let Some(description) = self.description {
+            owner.description = description.filter(|text| !text.is_empty());
+        }
+        if let Some(client_metadata) = self.client_metadata {
+            owner.client_metadata = client_metadata.unwrap_or_default();
+        }
+        owner.redirection_policy = self.redirection_policy.unwrap_or(owner.redirection_policy);
+        owner.check()?;
+        Ok(changed)
+    }
+}
+
+/// What the Management API shows of a client's registered members.
+#[derive(Debug, Deserialize)]
+pub struct Registered {
+    /// Its name.
+    pub client_name: Option<String>,
+    /// The address of its picture.
+    pub logo_uri: Option<String>,
+    /// Its callbacks.
+    pub redirect_uris: Vec<String>,
+    /// What it may ask for tokens with.
+    pub grant_types: Vec<String>,
+    /// How it says who it is.
+    pub token_endpoint_auth_method: String,
+}
+
+impl Registered {
+    /// Reads them from [`ClientData::metadata`].
+    pub fn read(metadata: &str) -> Option<Self> {
+        serde_json::from_str(metadata).ok()
+    }
+
+    fn is_confidential(&self) -> bool {
+        self.token_endpoint_auth_method != "none"
+    }
+}
+
+fn check_grants(grants: &[GrantType], is_confidential: bool, made_by_owner: bool) -> Result<(), String> {
+    let rule = if !grants.contains(&GrantType::AuthorizationCode) {
+        "must include authorization_code"
+    } else if !grants.contains(&GrantType::ClientCredentials) || (is_confidential && made_by_owner) {
+        return Ok(());
+    } else if made_by_owner {
+        "client_credentials needs a client with a secret: token_endpoint_auth_method client_secret_post"
+    } else {
+        "client_credentials is not for a client that registered itself"
+    };
+    Err(format!("grant_types: {rule}"))
+}
+
+/// The members as they are registered: as JSON, and as the checker has them.
+fn registered(
+    mut members: Map<String, Value>,
+    grants: &[GrantType],
+    rules: &DcrEdge,
+) -> Result<(String, ClientMetadata), String> {
+    members.insert("grant_types".to_owned(), value_of(grants)?);
+    let body = serde_json::to_vec(&members).map_err(|_| unwritable())?;
+    let metadata = registration::check(&body, rules).map_err(|rejection| renamed(&rejection.description))?;
+    // The checker leaves out what nobody may register for himself.
+    let json = if grants.contains(&GrantType::ClientCredentials) {
+        let mut json = value_of(&metadata)?;
+        if let Some(Value::Array(grants)) = json.get_mut("grant_types") {
+            grants.push(value_of(GrantType::ClientCredentials)?);
+        }
+        json.to_string()
+    } else {
+        serde_json::to_string(&metadata).map_err(|_| unwritable())?
+    };
+    Ok((json, metadata))
+}
+
+/// What breaks a rule is refused, even where a registration would leave it out: the owner means what is in the list.
+fn rejecting(rules: &DcrEdge) -> DcrEdge {
+    DcrEdge { invalid_redirect_uris: InvalidRedirectUris::Reject, ..rules.clone() }
+}
+
+/// A registration's error with the Management API's name of the member.
+fn renamed(description: &str) -> String {
+    for (registered, shown) in
+        [("redirect_uris", "callbacks"), ("client_name", "name"), ("application_type", "app_type")]
+    {
+        if let Some(rest) = description.strip_prefix(registered).filter(|rest| rest.starts_with([':', '['])) {
+            return format!("{shown}{rest}");
+        }
+    }
+    description.to_owned()
+}
+
+fn set_name(members: &mut Map<String, Value>, name: String) -> Result<(), String> {
+    // In a registration the empty text counts as not sent.
+    if name.is_empty() {
+        return Err("name: must be 1 to 255 characters".to_owned());
+    }
+    members.insert("client_name".to_owned(), name.into());
+    Ok(())
+}
+
+fn set_or_remove(members: &mut Map<String, Value>, member: &str, text: Option<String>) {
+    match text.filter(|text| !text.is_empty()) {
+        Some(text) => _ = members.insert(member.to_owned(), text.into()),
+        None => _ = members.remove(member),
+    }
+}
+
+fn value_of(value: impl Serialize) -> Result<Value, String> {
+    serde_json::to_value(value).map_err(|_| unwritable())
+}
+
+fn unwritable() -> String {
+    "the client cannot be written as JSON".to_owned()
+}
+
+fn unreadable() -> String {
+    "the client's stored members cannot be read".to_owned()
+}
+
+/// A member that was sent; `null` is a value like others.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+fn no<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    match bool::deserialize(deserializer)? {
+        false => Ok(()),
+        true => Err(D::Error::custom("expected false: every client here is a third party's")),
+    }
+}
+
+fn strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "strict" => Ok(()),
+        _ => Err(D::Error::custom("expected strict")),
+    }
+}

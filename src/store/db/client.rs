@@ -1,0 +1,102 @@
+//! Clients as the database has them.
+
+use async_trait::async_trait;
+
+use super::{Database, Error};
+use crate::store::client::{AppType, ClientData};
+
+/// A client as the database has it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredClient {
+    /// Its id.
+    pub client_id: String,
+    /// How often it was written.
+    pub version: u64,
+    /// Whether it registered itself; otherwise the tenant's owner made it.
+    pub is_dynamic: bool,
+    /// Whether it has a secret.
+    pub has_secret: bool,
+    /// When it was registered, in UNIX seconds.
+    pub issued_at: u64,
+    /// When it was changed last, in UNIX milliseconds.
+    pub updated_at: u64,
+    /// What can be changed of it.
+    pub data: ClientData,
+}
+
+/// A client that the tenant's owner makes.
+#[derive(Clone, Debug)]
+pub struct MadeClient {
+    /// Its id.
+    pub client_id: String,
+    /// SHA-256 of its secret; absent for a public client.
+    pub client_secret_sha256: Option<[u8; 32]>,
+    /// What it is.
+    pub data: ClientData,
+}
+
+/// Some of a tenant's clients.
+#[derive(Clone, Debug)]
+pub struct ClientPage {
+    /// The clients, in the order of their creation.
+    pub clients: Vec<StoredClient>,
+    /// How many of these types the tenant has.
+    pub total: u64,
+}
+
+/// Tenants' clients, as their owners see them. Times are UNIX milliseconds.
+#[async_trait]
+pub trait Clients {
+    /// So many clients, of the tenant in slot `tenant` and of one of these types, in the order of their creation, after
+    /// the first `offset`. It takes as long among a million clients as among a thousand.
+    async fn clients(&self, tenant: u32, app_types: &[AppType], offset: u64, limit: u32) -> Result<ClientPage, Error>;
+
+    /// The tenant's client with this id.
+    async fn client(&self, tenant: u32, client_id: &str) -> Result<Option<StoredClient>, Error>;
+
+    /// Adds a client, whatever the tenant's quota; `None` if the tenant was deleted. No registration is folded into it.
+    async fn create_client(&self, tenant: u32, client: &MadeClient, now: u64) -> Result<Option<StoredClient>, Error>;
+
+    /// Writes `data` in the place of that of `stored` if that still has the version at which the caller read it; `None`
+    /// if it has not. No registration is folded any more into a client whose registered members changed.
+    async fn replace_client(
+        &self,
+        tenant: u32,
+        stored: &StoredClient,
+        data: &ClientData,
+        now: u64,
+    ) -> Result<Option<StoredClient>, Error>;
+
+    /// Gives a client that has a secret another; `None` if there is no such client.
+    async fn replace_client_secret(
+        &self,
+        tenant: u32,
+        client_id: &str,
+        client_secret_sha256: [u8; 32],
+        now: u64,
+    ) -> Result<Option<StoredClient>, Error>;
+
+    /// Deletes a client, if there is one.
+    async fn delete_client(&self, tenant: u32, client_id: &str) -> Result<(), Error>;
+}
+
+/// Changes a client by `change`, whoever else changes it meanwhile; `Ok(None)` if the tenant in this slot has no such
+/// client. Nothing is written if `change` refuses or changes nothing.
+pub async fn update_client<E: From<Error>>(
+    database: &dyn Database,
+    tenant: u32,
+    client_id: &str,
+    now: u64,
+    change: impl Fn(&StoredClient) -> Result<ClientData, E>,
+) -> Result<Option<StoredClient>, E> {
+    while let Some(before) = database.client(tenant, client_id).await? {
+        let data = change(&before)?;
+        if data == before.data {
+            return Ok(Some(before));
+        }
+        if let Some(after) = database.replace_client(tenant, &before, &data, now).await? {
+            return Ok(Some(after));
+        }
+    }
+    Ok(None)
+}

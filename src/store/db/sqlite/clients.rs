@@ -1,0 +1,289 @@
+//! Clients, as their tenants' owners see them.
+//!
+//! The numbers of clients are counted in blocks of 1,024. A page in the middle of a million is found by its block, and
+//! within it by the index of each type; `total` is a sum over blocks.
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteConnection;
+
+use super::{Sqlite, column, count, to_json, unreadable};
+use crate::store::client::{AppType, ClientData, OwnerData};
+use crate::store::db::{ClientPage, Clients, Error, MadeClient, StoredClient};
+
+/// How many bits of a client's number are its place in its block.
+const BLOCK_BITS: u32 = 10;
+
+/// The columns of a [`ClientRow`].
+macro_rules! columns {
+    () => {
+        "number, client_id, version, is_dynamic, client_secret_sha256 IS NOT NULL AS has_secret, issued_at, \
+         updated_at, metadata, app_type, owner"
+    };
+}
+
+/// The statement that reads [`ClientRow`]s, with its condition.
+macro_rules! select_clients {
+    ($condition:literal) => {
+        concat!("SELECT ", columns!(), " FROM clients ", $condition)
+    };
+}
+
+/// A statement that writes a client, and gives it as it is then.
+macro_rules! returning_client {
+    ($statement:literal) => {
+        concat!($statement, " RETURNING ", columns!())
+    };
+}
+
+#[async_trait]
+impl Clients for Sqlite {
+    async fn clients(&self, tenant: u32, app_types: &[AppType], offset: u64, limit: u32) -> Result<ClientPage, Error> {
+        let mut snapshot = self.readers.begin().await?;
+        page(&mut snapshot, tenant, app_types, offset, limit).await
+    }
+
+    async fn client(&self, tenant: u32, client_id: &str) -> Result<Option<StoredClient>, Error> {
+        let row: Option<ClientRow> = sqlx::query_as(select_clients!("WHERE client_id = ? AND tenant = ?"))
+            .bind(client_id)
+            .bind(tenant)
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(ClientRow::stored).transpose()
+    }
+
+    async fn create_client(&self, tenant: u32, client: &MadeClient, now: u64) -> Result<Option<StoredClient>, Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let row: Option<ClientRow> = sqlx::query_as(returning_client!(
+            "INSERT INTO clients (client_id, tenant, metadata, client_secret_sha256, issued_at, app_type, is_dynamic, \
+             owner) SELECT ?, slot, ?, ?, ?, ?, 0, ? FROM tenants WHERE slot = ? AND deleted = 0"
+        ))
+        .bind(&client.client_id)
+        .bind(&client.data.metadata)
+        .bind(client.client_secret_sha256.as_ref().map(<[u8; 32]>::as_slice))
+        .bind(column(now / 1_000))
+        .bind(client.data.app_type.as_str())
+        .bind(to_json(&client.data.owner)?)
+        .bind(tenant)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        recount(&mut transaction, tenant, row.number).await?;
+        transaction.commit().await?;
+        row.stored().map(Some)
+    }
+
+    async fn replace_client(
+        &self,
+        tenant: u32,
+        stored: &StoredClient,
+        data: &ClientData,
+        now: u64,
+    ) -> Result<Option<StoredClient>, Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let row: Option<ClientRow> = sqlx::query_as(returning_client!(
+            "UPDATE clients SET metadata = ?1, app_type = ?2, owner = ?3, updated_at = ?4, version = version + 1, \
+             fingerprint = iif(metadata = ?1, fingerprint, NULL) \
+             WHERE client_id = ?5 AND tenant = ?6 AND version = ?7"
+        ))
+        .bind(&data.metadata)
+        .bind(data.app_type.as_str())
+        .bind(to_json(&data.owner)?)
+        .bind(column(now))
+        .bind(&stored.client_id)
+        .bind(tenant)
+        .bind(column(stored.version))
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        if data.app_type != stored.data.app_type {
+            recount(&mut transaction, tenant, row.number).await?;
+        }
+        transaction.commit().await?;
+        row.stored().map(Some)
+    }
+
+    async fn replace_client_secret(
+        &self,
+        tenant: u32,
+        client_id: &str,
+        client_secret_sha256: [u8; 32],
+        now: u64,
+    ) -> Result<Option<StoredClient>, Error> {
+        let row: Option<ClientRow> = sqlx::query_as(returning_client!(
+            "UPDATE clients SET client_secret_sha256 = ?, updated_at = ?, version = version + 1 \
+             WHERE client_id = ? AND tenant = ? AND client_secret_sha256 IS NOT NULL"
+        ))
+        .bind(client_secret_sha256.as_slice())
+        .bind(column(now))
+        .bind(client_id)
+        .bind(tenant)
+        .fetch_optional(&self.writer)
+        .await?;
+        row.map(ClientRow::stored).transpose()
+    }
+
+    async fn delete_client(&self, tenant: u32, client_id: &str) -> Result<(), Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let number: Option<i64> =
+            sqlx::query_scalar("DELETE FROM clients WHERE client_id = ? AND tenant = ? RETURNING number")
+                .bind(client_id)
+                .bind(tenant)
+                .fetch_optional(&mut *transaction)
+                .await?;
+        if let Some(number) = number {
+            recount(&mut transaction, tenant, number).await?;
+            transaction.commit().await?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct ClientRow {
+    number: i64,
+    client_id: String,
+    version: i64,
+    is_dynamic: bool,
+    has_secret: bool,
+    issued_at: i64,
+    updated_at: Option<i64>,
+    metadata: String,
+    app_type: String,
+    /// JSON.
+    owner: Option<String>,
+}
+
+impl ClientRow {
+    fn stored(self) -> Result<StoredClient, Error> {
+        let damaged = || unreadable(&format!("the client {}", self.client_id));
+        let owner: Option<OwnerData> =
+            self.owner.as_deref().map(serde_json::from_str).transpose().map_err(|_| damaged())?;
+        let app_type = AppType::named(&self.app_type).ok_or_else(damaged)?;
+        let issued_at = count(self.issued_at)?;
+        Ok(StoredClient {
+            client_id: self.client_id,
+            version: count(self.version)?,
+            is_dynamic: self.is_dynamic,
+            has_secret: self.has_secret,
+            issued_at,
+            updated_at: self.updated_at.map_or(Ok(issued_at.saturating_mul(1_000)), count)?,
+            data: ClientData { metadata: self.metadata, app_type, owner: owner.unwrap_or_default() },
+        })
+    }
+}
+
+/// Counts again the clients that the tenant has in the block of the client with this number.
+async fn recount(connection: &mut SqliteConnection, tenant: u32, number: i64) -> Result<(), Error> {
+    let block = number >> BLOCK_BITS;
+    sqlx::query("DELETE FROM client_blocks WHERE tenant = ? AND block = ?")
+        .bind(tenant)
+        .bind(block)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(RECOUNT).bind(tenant).bind(block).bind(BLOCK_BITS).execute(connection).await?;
+    Ok(())
+}
+
+/// `NOT INDEXED`: the numbers are a few, the tenant's clients may be all.
+const RECOUNT: &str = "INSERT INTO client_blocks (tenant, block, app_type, clients) \
+     SELECT ?1, ?2, app_type, count(*) FROM clients NOT INDEXED \
+     WHERE number >= ?2 << ?3 AND number < (?2 + 1) << ?3 AND tenant = ?1 GROUP BY app_type";
+
+/// The number of the client that was added last.
+pub(super) async fn last_number(connection: &mut SqliteConnection) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar("SELECT coalesce(max(number), 0) FROM clients").fetch_one(connection).await?)
+}
+
+/// Counts the clients that were added after the one with the number `last`.
+pub(super) async fn count_added(connection: &mut SqliteConnection, last: i64) -> Result<(), Error> {
+    sqlx::query(COUNT_ADDED).bind(BLOCK_BITS).bind(last).execute(connection).await?;
+    Ok(())
+}
+
+const COUNT_ADDED: &str = "INSERT INTO client_blocks (tenant, block, app_type, clients) \
+     SELECT tenant, number >> ?1, app_type, count(*) FROM clients NOT INDEXED WHERE number > ?2 \
+     GROUP BY tenant, number >> ?1, app_type \
+     ON CONFLICT DO UPDATE SET clients = clients + excluded.clients";
+
+/// Some of a tenant's clients, of one moment.
+async fn page(
+    connection: &mut SqliteConnection,
+    tenant: u32,
+    app_types: &[AppType],
+    offset: u64,
+    limit: u32,
+) -> Result<ClientPage, Error> {
+    let names: Vec<&str> = app_types.iter().map(|app_type| app_type.as_str()).collect();
+    let types = to_json(&names)?;
+    let total: i64 = sqlx::query_scalar(TOTAL).bind(tenant).bind(&types).fetch_one(&mut *connection).await?;
+    let start: Option<(i64, i64)> = sqlx::query_as(BLOCK_OF)
+        .bind(tenant)
+        .bind(&types)
+        .bind(column(offset))
+        .fetch_optional(&mut *connection)
+        .await?;
+    let mut clients = Vec::new();
+    if let Some((block, before)) = start {
+        // Of each type as many as there may be on the page and before it in the block, then all in one order.
+        let skipped = usize::try_from(offset.saturating_sub(count(before)?)).unwrap_or(usize::MAX);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut numbers: Vec<i64> = Vec::new();
+        for name in names {
+            let of_type: Vec<i64> = sqlx::query_scalar(NUMBERS)
+                .bind(tenant)
+                .bind(name)
+                .bind(block << BLOCK_BITS)
+                .bind(column(skipped.saturating_add(limit) as u64))
+                .fetch_all(&mut *connection)
+                .await?;
+            numbers.extend(of_type);
+        }
+        numbers.sort_unstable();
+        let numbers: Vec<i64> = numbers.into_iter().skip(skipped).take(limit).collect();
+        let mut rows: Vec<ClientRow> = sqlx::query_as(NUMBERED).bind(to_json(&numbers)?).fetch_all(connection).await?;
+        rows.sort_unstable_by_key(|row| row.number);
+        clients = rows.into_iter().map(ClientRow::stored).collect::<Result<_, _>>()?;
+    }
+    Ok(ClientPage { clients, total: count(total)? })
+}
+
+const TOTAL: &str = "SELECT coalesce(sum(clients), 0) FROM client_blocks \
+     WHERE tenant = ?1 AND app_type IN (SELECT value FROM json_each(?2))";
+
+/// The block with the client that comes after the first `?3`, and how many come before that block.
+const BLOCK_OF: &str = "SELECT block, upto - clients FROM \
+     (SELECT block, clients, sum(clients) OVER (ORDER BY block) AS upto FROM \
+      (SELECT block, sum(clients) AS clients FROM client_blocks \
+       WHERE tenant = ?1 AND app_type IN (SELECT value FROM json_each(?2)) GROUP BY block)) \
+     WHERE upto > ?3 LIMIT 1";
+
+const NUMBERS: &str =
+    "SELECT number FROM clients WHERE tenant = ? AND app_type = ? AND number >= ? ORDER BY number LIMIT ?";
+
+const NUMBERED: &str = select_clients!("WHERE number IN (SELECT value FROM json_each(?))");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::db::IfMissing;
+
+    #[tokio::test]
+    async fn every_page_is_read_by_an_index_and_nothing_is_sorted() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Sqlite::open(&folder.path().join("dcr.db"), IfMissing::Create).await.unwrap();
+        for statement in [TOTAL, BLOCK_OF, NUMBERS, NUMBERED, COUNT_ADDED, RECOUNT] {
+            // Only what a batch or a block has may be sorted, to be counted.
+            let counts = statement == COUNT_ADDED || statement == RECOUNT;
+            let explain = format!("EXPLAIN QUERY PLAN {statement}");
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&database.readers).await.unwrap();
+            let steps: Vec<&str> = plan.iter().map(|(.., step)| step.as_str()).collect();
+            assert!(steps.iter().any(|step| step.starts_with("SEARCH client")), "{statement}: {steps:#?}");
+            for step in &steps {
+                assert!(!step.starts_with("SCAN client"), "{statement}: {steps:#?}");
+                assert!(counts || !step.contains("TEMP B-TREE"), "{statement}: {steps:#?}");
+            }
+        }
+        database.close().await;
+    }
+}

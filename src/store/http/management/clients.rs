@@ -1,0 +1,277 @@
+//! Clients.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+use super::access::Access;
+use super::body::{checked, json_body, json_object};
+use super::fields::Fields;
+use super::paging::Paging;
+use crate::registration::{ClientSecret, client_id, client_secret};
+use crate::store::client::{AppType, ClientPatch, ClientRequest, RedirectionPolicy, Registered};
+use crate::store::clock::{rfc3339, unix_millis};
+use crate::store::db::{self, MadeClient, StoredClient, update_client};
+use crate::store::http::App;
+use crate::store::http::error::ManagementError;
+
+/// A client as the Management API shows it.
+#[derive(Serialize)]
+struct Shown {
+    client_id: String,
+    tenant: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logo_uri: Option<String>,
+    callbacks: Vec<String>,
+    grant_types: Vec<String>,
+    token_endpoint_auth_method: String,
+    app_type: AppType,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    client_metadata: BTreeMap<String, String>,
+    is_first_party: bool,
+    third_party_security_mode: &'static str,
+    redirection_policy: RedirectionPolicy,
+    #[serde(flatten)]
+    origin: Option<Origin>,
+    created_at: String,
+    updated_at: String,
+}
+
+/// Where a client comes from that the tenant's owner did not make.
+#[derive(Serialize)]
+struct Origin {
+    external_metadata_type: &'static str,
+    external_metadata_created_by: &'static str,
+}
+
+/// What registered itself.
+const DYNAMIC: Origin = Origin { external_metadata_type: "dcr", external_metadata_created_by: "client" };
+
+impl Shown {
+    fn new(access: &Access, client: StoredClient) -> Result<Self, ManagementError> {
+        let StoredClient { client_id, is_dynamic, issued_at, updated_at, data, .. } = client;
+        let registered = Registered::read(&data.metadata)
+            .ok_or_else(|| db::Error::Failed(format!("the client {client_id} cannot be read")))?;
+        Ok(Self {
+            client_id,
+            tenant: access.stored.tenant.name.to_string(),
+            name: registered.client_name,
+            description: data.owner.description,
+            logo_uri: registered.logo_uri,
+            callbacks: registered.redirect_uris,
+            grant_types: registered.grant_types,
+            token_endpoint_auth_method: registered.token_endpoint_auth_method,
+            app_type: data.app_type,
+            client_metadata: data.owner.client_metadata,
+            is_first_party: false,
+            third_party_security_mode: "strict",
+            redirection_policy: data.owner.redirection_policy,
+            origin: is_dynamic.then_some(DYNAMIC),
+            created_at: rfc3339(issued_at.saturating_mul(1_000)),
+            updated_at: rfc3339(updated_at),
+        })
+    }
+}
+
+/// A client with its secret, which is shown this once.
+#[derive(Serialize)]
+struct WithSecret<'a> {
+    #[serde(flatten)]
+    client: Shown,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<&'a str>,
+}
+
+impl<'a> WithSecret<'a> {
+    /// The answer, which nobody may keep.
+    fn response(client: Shown, secret: Option<&'a ClientSecret>, status: StatusCode) -> Response {
+        let client_secret = secret.map(ClientSecret::expose);
+        let mut response = (status, Json(Self { client, client_secret })).into_response();
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+/// A page of clients with how many there are.
+#[derive(Serialize)]
+struct Page {
+    start: u64,
+    limit: u32,
+    total: u64,
+    clients: Vec<Map<String, Value>>,
+}
+
+/// Which clients are listed.
+pub struct Filter {
+    app_types: Vec<AppType>,
+}
+
+impl Filter {
+    fn parse(parameters: &[(String, String)]) -> Result<Self, ManagementError> {
+        let mut app_types = AppType::ALL.to_vec();
+        for (name, value) in parameters {
+            match name.as_str() {
+                // No client is a first party's or the tenant's global one.
+                "is_first_party" | "is_global" => match value.as_str() {
+                    "true" => app_types.clear(),
+                    "false" => {}
+                    _ => return Err(ManagementError::invalid_query(format!("{name}: expected true or false"))),
+                },
+                // Types that no client can have are types all the same.
+                "app_type" => {
+                    app_types.retain(|app_type| value.split(',').any(|name| name.trim() == app_type.as_str()));
+                }
+                _ => {}
+            }
+        }
+        Ok(Self { app_types })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Filter {
+    type Rejection = ManagementError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ManagementError> {
+        let Query(parameters): Query<Vec<(String, String)>> = Query::try_from_uri(&parts.uri)
+            .map_err(|_| ManagementError::invalid_query("the query is not one of names and values"))?;
+        Self::parse(&parameters)
+    }
+}
+
+/// `GET /api/v2/clients`
+pub async fn list(
+    access: Access,
+    paging: Paging,
+    filter: Filter,
+    fields: Fields,
+    State(app): State<App>,
+) -> Result<Response, ManagementError> {
+    require_read(&access)?;
+    let (start, limit) = (paging.start(), paging.per_page);
+    let page = app.database.clients(access.stored.slot, &filter.app_types, start, limit).await?;
+    let shown = |client| fields.of(&Shown::new(&access, client)?);
+    let clients = page.clients.into_iter().map(shown).collect::<Result<Vec<_>, ManagementError>>()?;
+    Ok(if paging.include_totals {
+        Json(Page { start, limit, total: page.total, clients }).into_response()
+    } else {
+        Json(clients).into_response()
+    })
+}
+
+/// `POST /api/v2/clients`
+pub async fn create(access: Access, State(app): State<App>, request: Request) -> Result<Response, ManagementError> {
+    access.require("create:clients")?;
+    let (_, body) = json_body(request).await?;
+    let request: ClientRequest = json_object(&body)?;
+    let secret = request.is_confidential().then(new_secret).transpose()?;
+    let data = request.checked(&access.stored.tenant.settings.dcr_edge).map_err(ManagementError::invalid_body)?;
+    let client_id = client_id(&mut random).map_err(|_| no_randomness())?;
+    let client = MadeClient { client_id, client_secret_sha256: secret.as_ref().map(sha256), data };
+    let created = app.database.create_client(access.stored.slot, &client, unix_millis()).await?;
+    let created = Shown::new(&access, created.ok_or_else(ManagementError::tenant_deleted)?)?;
+    Ok(WithSecret::response(created, secret.as_ref(), StatusCode::CREATED))
+}
+
+/// `GET /api/v2/clients/{id}`
+pub async fn show(
+    access: Access,
+    fields: Fields,
+    State(app): State<App>,
+    id: ClientId,
+) -> Result<Response, ManagementError> {
+    require_read(&access)?;
+    let found = app.database.client(access.stored.slot, &client_of(id)?).await?.ok_or_else(unknown)?;
+    Ok(Json(fields.of(&Shown::new(&access, found)?)?).into_response())
+}
+
+/// `PATCH /api/v2/clients/{id}`
+pub async fn change(
+    access: Access,
+    State(app): State<App>,
+    id: ClientId,
+    request: Request,
+) -> Result<Response, ManagementError> {
+    access.require("update:clients")?;
+    let (_, body) = json_body(request).await?;
+    let patch: Map<String, Value> = json_object(&body)?;
+    if let Some(member) = ClientPatch::fixed(&patch) {
+        return Err(ManagementError::invalid_body(format!("{member}: cannot be changed")));
+    }
+    let patch: ClientPatch = checked(Value::Object(patch))?;
+    let rules = &access.stored.tenant.settings.dcr_edge;
+    let change = |client: &StoredClient| {
+        let changed = patch.clone().applied(&client.data, client.is_dynamic, rules);
+        changed.map_err(ManagementError::invalid_body)
+    };
+    let id = client_of(id)?;
+    let changed = update_client(&*app.database, access.stored.slot, &id, unix_millis(), change).await?;
+    Ok(Json(Shown::new(&access, changed.ok_or_else(unknown)?)?).into_response())
+}
+
+/// `DELETE /api/v2/clients/{id}`
+pub async fn delete(access: Access, State(app): State<App>, id: ClientId) -> Result<StatusCode, ManagementError> {
+    access.require("delete:clients")?;
+    if let Ok(id) = client_of(id) {
+        app.database.delete_client(access.stored.slot, &id).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /api/v2/clients/{id}/rotate-secret`
+pub async fn rotate_secret(access: Access, State(app): State<App>, id: ClientId) -> Result<Response, ManagementError> {
+    access.require("update:client_keys")?;
+    let (slot, id) = (access.stored.slot, client_of(id)?);
+    let found = app.database.client(slot, &id).await?.ok_or_else(unknown)?;
+    if !found.has_secret {
+        return Err(ManagementError::invalid_body("token_endpoint_auth_method: a public client has no secret"));
+    }
+    let secret = new_secret()?;
+    let changed = app.database.replace_client_secret(slot, &id, sha256(&secret), unix_millis()).await?;
+    let changed = Shown::new(&access, changed.ok_or_else(unknown)?)?;
+    Ok(WithSecret::response(changed, Some(&secret), StatusCode::OK))
+}
+
+/// The id in the path.
+type ClientId = Result<Path<String>, PathRejection>;
+
+/// An id that is no text is nobody's.
+fn client_of(id: ClientId) -> Result<String, ManagementError> {
+    id.map(|Path(id)| id).map_err(|_| unknown())
+}
+
+fn unknown() -> ManagementError {
+    ManagementError::new(StatusCode::NOT_FOUND, "inexistent_client", "The tenant has no such client")
+}
+
+/// Either scope is enough: no answer to a look has a key in it.
+fn require_read(access: &Access) -> Result<(), ManagementError> {
+    let refused = access.require("read:clients");
+    if access.require("read:client_keys").is_ok() { Ok(()) } else { refused }
+}
+
+fn random(buffer: &mut [u8]) -> Result<(), getrandom::Error> {
+    getrandom::fill(buffer)
+}
+
+fn new_secret() -> Result<ClientSecret, ManagementError> {
+    client_secret(&mut random).map_err(|_| no_randomness())
+}
+
+fn no_randomness() -> ManagementError {
+    db::Error::Failed("the system has no randomness".to_owned()).into()
+}
+
+fn sha256(secret: &ClientSecret) -> [u8; 32] {
+    Sha256::digest(secret.expose()).into()
+}
