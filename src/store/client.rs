@@ -236,13 +236,15 @@ impl ClientPatch {
 
     /// The client after the change. An error names the member and the rule.
     ///
-    /// Callbacks are checked under the tenant's rules if the change names them; those that the client has had since
-    /// other rules were in force stay.
+    /// Callbacks are checked under the tenant's rules if they change; those that the client has had since other rules
+    /// were in force stay.
     pub fn applied(self, client: &ClientData, is_dynamic: bool, rules: &DcrEdge) -> Result<ClientData, String> {
         let mut members: Map<String, Value> = serde_json::from_str(&client.metadata).map_err(|_| unreadable())?;
         let shown = Registered::read(&client.metadata).ok_or_else(unreadable)?;
-        let stored_grants: Vec<GrantType> =
-            members.remove("grant_types").and_then(|grants| serde_json::from_value(grants).ok()).unwrap_or_default();
+        let stored_grants: Vec<GrantType> = members
+            .remove("grant_types")
+            .and_then(|grants| serde_json::from_value(grants).ok())
+            .ok_or_else(unreadable)?;
         let before = members.clone();
         if let Some(grants) = &self.grant_types {
             check_grants(grants, shown.is_confidential(), !is_dynamic)?;
@@ -257,13 +259,11 @@ impl ClientPatch {
         if let Some(app_type) = self.app_type {
             members.insert("application_type".to_owned(), app_type.application_type().into());
         }
-        let rules = match self.callbacks {
-            Some(callbacks) => {
-                members.insert("redirect_uris".to_owned(), callbacks.into());
-                rejecting(rules)
-            }
-            None => DcrEdge::default(),
-        };
+        if let Some(callbacks) = self.callbacks {
+            members.insert("redirect_uris".to_owned(), callbacks.into());
+        }
+        let has_other_callbacks = members.get("redirect_uris") != before.get("redirect_uris");
+        let rules = if has_other_callbacks { rejecting(rules) } else { DcrEdge::default() };
         let mut changed = client.clone();
         if members != before || grants != stored_grants {
             changed.metadata = registered(members, &grants, &rules)?.0;

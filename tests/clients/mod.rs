@@ -43,3 +43,8 @@ fn the_auth0_sdk_drives_apis_connections_grants_and_settings_unchanged() {
 fn the_auth0_sdk_reads_of_registrations_in_the_log_unchanged() {
     by_auth0("logs.mjs");
 }
+
+#[test]
+fn the_auth0_sdk_drives_clients_unchanged() {
+    by_auth0("clients.mjs");
+}

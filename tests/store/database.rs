@@ -5,10 +5,11 @@ use std::sync::Arc;
 use dcr_edge::acl::NetworkAcl;
 use dcr_edge::registration::ErrorCode;
 use dcr_edge::store::admission::{NewClient, Refusal};
+use dcr_edge::store::client::{AppType, ClientData, OwnerData};
 use dcr_edge::store::clock::{BootId, Now, Steady};
 use dcr_edge::store::db::{
-    Arrival, Database, Error, IfMissing, NewAcl, Registered, StoredAcl, StoredKey, acl_id, update_known_tenant,
-    update_network_acl, update_tenant,
+    Arrival, Database, Error, IfMissing, MadeClient, NewAcl, Registered, StoredAcl, StoredClient, StoredKey, acl_id,
+    update_client, update_known_tenant, update_network_acl, update_tenant,
 };
 use dcr_edge::tenant::{Name, Snapshot, Tenant};
 use serde_json::{Value, json};
@@ -75,6 +76,12 @@ rules! {
     a_change_to_a_tenant_that_is_another_by_now_is_not_made
     user_agents_with_wildcards_have_an_end_in_active_rules
     a_tenant_redirects_to_no_host_of_its_own
+    every_page_of_clients_has_those_that_come_next_in_the_order_of_creation
+    a_stale_change_of_a_client_is_not_written
+    two_changes_to_one_client_at_the_same_time_both_count
+    a_client_of_another_tenant_is_out_of_reach
+    no_registration_is_folded_into_a_client_that_the_owner_made_or_changed
+    a_deleted_tenant_has_no_clients_and_gets_none
 }
 
 fn at(unix_seconds: u64) -> Now {
@@ -818,4 +825,162 @@ async fn a_tenant_redirects_to_no_host_of_its_own(database: Arc<dyn Database>) {
     assert_eq!(database.tenant(&name("a")).await.unwrap(), before);
     database.replace_network_acl(1, &stored, &new(&acl("blocks", None, block_asn(1))), NOW).await.unwrap().unwrap();
     update_tenant(&*database, &name("a"), at(NOW), add).await.unwrap();
+}
+
+/// A client that the owner makes; it says of itself that it is `public()`.
+fn made(number: usize, app_type: AppType) -> MadeClient {
+    let mut metadata = public()["metadata"].clone();
+    metadata["grant_types"] = json!(["authorization_code"]);
+    metadata["response_types"] = json!(["code"]);
+    metadata["application_type"] = json!("web");
+    let data = ClientData { metadata: metadata.to_string(), app_type, owner: OwnerData::default() };
+    MadeClient { client_id: client_id(number), client_secret_sha256: None, data }
+}
+
+async fn make(database: &dyn Database, tenant: u32, number: usize, app_type: AppType) -> StoredClient {
+    database.create_client(tenant, &made(number, app_type), NOW * 1_000 + 7).await.unwrap().unwrap()
+}
+
+fn described(client: &StoredClient, description: &str) -> ClientData {
+    let owner = OwnerData { description: Some(description.to_owned()), ..client.data.owner.clone() };
+    ClientData { owner, ..client.data.clone() }
+}
+
+async fn every_page_of_clients_has_those_that_come_next_in_the_order_of_creation(database: Arc<dyn Database>) {
+    for letter in ["a", "b"] {
+        database.create_tenant(&tenant(letter, limited(1_000_000, 1_000_000))).await.unwrap();
+    }
+    // Natives first, then both kinds in turn, then none for long, and strangers' clients in between.
+    let mut native = public();
+    native["metadata"]["application_type"] = json!("native");
+    let web = confidential();
+    let mut expected: Vec<(String, AppType)> = Vec::new();
+    for batch in 0..15 {
+        let numbers = batch * 300..(batch + 1) * 300;
+        let is_native = |number: usize| number < 1_500 || (number < 2_000 && number % 2 == 0);
+        let owner = |number: usize| if number % 3 == 0 { "b" } else { "a" };
+        let clients: Vec<_> = numbers
+            .clone()
+            .map(|number| new_client(owner(number), number, if is_native(number) { &native } else { &web }))
+            .collect();
+        let answers = register(&*database, &clients, NOW).await;
+        assert!(answers.iter().all(Result::is_ok));
+        let app_type = |number| if is_native(number) { AppType::Native } else { AppType::RegularWeb };
+        expected.extend(numbers.filter(|n| n % 3 != 0).map(|number| (client_id(number), app_type(number))));
+    }
+    for number in [9_001, 9_002] {
+        make(&*database, 1, number, AppType::Spa).await;
+        expected.push((client_id(number), AppType::Spa));
+    }
+    let check = async |expected: &[(String, AppType)], step: usize| {
+        for app_types in [&AppType::ALL[..], &[AppType::Native], &[AppType::Spa, AppType::RegularWeb], &[]] {
+            let expected: Vec<&str> =
+                expected.iter().filter(|(_, own)| app_types.contains(own)).map(|(id, _)| id.as_str()).collect();
+            for offset in (0..expected.len() + 2 * step).step_by(step) {
+                let page = database.clients(1, app_types, offset as u64, 100).await.unwrap();
+                let ids: Vec<&str> = page.clients.iter().map(|client| client.client_id.as_str()).collect();
+                let next: Vec<&str> = expected.iter().skip(offset).take(100).copied().collect();
+                assert_eq!((ids, page.total), (next, expected.len() as u64), "{app_types:?} {offset}");
+            }
+        }
+        assert!(database.clients(1, &AppType::ALL, u64::MAX, u32::MAX).await.unwrap().clients.is_empty());
+    };
+    check(&expected, 97).await;
+
+    // A change keeps the place, also one of the type; a deletion closes the gap.
+    for (id, app_type) in expected.iter_mut().step_by(37) {
+        let stored = database.client(1, id).await.unwrap().unwrap();
+        assert_eq!(stored.data.app_type, *app_type);
+        let data = ClientData { app_type: AppType::Spa, ..stored.data.clone() };
+        database.replace_client(1, &stored, &data, NOW).await.unwrap().unwrap();
+        *app_type = AppType::Spa;
+    }
+    let (gone, kept): (Vec<_>, Vec<_>) =
+        expected.into_iter().enumerate().partition(|(place, _)| place % 41 == 0 || (1_000..2_200).contains(place));
+    for (_, (id, _)) in &gone {
+        database.delete_client(1, id).await.unwrap();
+        database.delete_client(1, id).await.unwrap();
+    }
+    let kept: Vec<_> = kept.into_iter().map(|(_, client)| client).collect();
+    check(&kept, 89).await;
+}
+
+async fn a_stale_change_of_a_client_is_not_written(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let stored = make(&*database, 1, 1, AppType::Spa).await;
+    assert_eq!((stored.version, stored.is_dynamic, stored.has_secret), (1, false, false));
+    assert_eq!((stored.issued_at, stored.updated_at), (NOW, NOW * 1_000));
+    let data = described(&stored, "d");
+    let after = database.replace_client(1, &stored, &data, NOW * 1_000 + 9).await.unwrap().unwrap();
+    assert_eq!((&after.data, after.version, after.updated_at), (&data, 2, NOW * 1_000 + 9));
+    assert_eq!(database.client(1, &after.client_id).await.unwrap().unwrap(), after);
+    assert!(database.replace_client(1, &stored, &data, NOW).await.unwrap().is_none());
+    database.delete_client(1, &stored.client_id).await.unwrap();
+    assert!(database.replace_client(1, &after, &data, NOW).await.unwrap().is_none());
+}
+
+async fn two_changes_to_one_client_at_the_same_time_both_count(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let id = make(&*database, 1, 1, AppType::Spa).await.client_id;
+    let change = |letter: &'static str| {
+        let (database, id) = (Arc::clone(&database), id.clone());
+        async move {
+            let add = |stored: &StoredClient| {
+                let before = stored.data.owner.description.clone().unwrap_or_default();
+                Ok::<_, Error>(described(stored, &format!("{before}{letter}")))
+            };
+            update_client(&*database, 1, &id, NOW, add).await.unwrap().unwrap()
+        }
+    };
+    tokio::join!(change("x"), change("y"), change("z"));
+    let after = database.client(1, &id).await.unwrap().unwrap();
+    let mut letters = after.data.owner.description.unwrap().into_bytes();
+    letters.sort_unstable();
+    assert_eq!((letters.as_slice(), after.version), (&b"xyz"[..], 4));
+}
+
+async fn a_client_of_another_tenant_is_out_of_reach(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    database.create_tenant(&tenant("b", json!({}))).await.unwrap();
+    register_one(&*database, new_client("a", 1, &confidential()), NOW).await.unwrap();
+    let id = client_id(1);
+    let stored = database.client(1, &id).await.unwrap().unwrap();
+    assert!(stored.is_dynamic && stored.has_secret);
+    assert!(database.client(2, &id).await.unwrap().is_none());
+    assert!(database.replace_client(2, &stored, &described(&stored, "b's"), NOW).await.unwrap().is_none());
+    assert!(database.replace_client_secret(2, &id, [0; 32], NOW).await.unwrap().is_none());
+    database.delete_client(2, &id).await.unwrap();
+    assert_eq!(database.clients(2, &AppType::ALL, 0, 100).await.unwrap().total, 0);
+    assert_eq!(database.client(1, &id).await.unwrap().unwrap(), stored);
+    // The secret is what it was.
+    assert_eq!(register_one(&*database, new_client("a", 1, &confidential()), NOW).await, registered(1, NOW, false));
+    assert_eq!(database.replace_client_secret(1, &id, [0; 32], NOW).await.unwrap().unwrap().version, 2);
+    let again = register_one(&*database, new_client("a", 1, &confidential()), NOW).await;
+    assert_eq!(again, Err(Refusal::Conflict));
+}
+
+async fn no_registration_is_folded_into_a_client_that_the_owner_made_or_changed(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({"deduplicate_public_clients": true}))).await.unwrap();
+    make(&*database, 1, 1, AppType::RegularWeb).await;
+    let client = |number| new_client("a", number, &public());
+    assert_eq!(register_one(&*database, client(2), NOW).await, registered(2, NOW, true));
+    let stored = database.client(1, &client_id(2)).await.unwrap().unwrap();
+    let stored = database.replace_client(1, &stored, &described(&stored, "d"), NOW).await.unwrap().unwrap();
+    assert_eq!(register_one(&*database, client(3), NOW).await, registered(2, NOW, false));
+    let renamed = ClientData { metadata: stored.data.metadata.replace("Test", "Other"), ..stored.data.clone() };
+    database.replace_client(1, &stored, &renamed, NOW).await.unwrap().unwrap();
+    assert_eq!(register_one(&*database, client(4), NOW).await, registered(4, NOW, true));
+    let mut other = public();
+    other["metadata"]["client_name"] = json!("Other");
+    assert_eq!(register_one(&*database, new_client("a", 5, &other), NOW).await, registered(5, NOW, true));
+}
+
+async fn a_deleted_tenant_has_no_clients_and_gets_none(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    make(&*database, 1, 1, AppType::Spa).await;
+    assert_eq!(database.delete_tenant(&name("a")).await.unwrap(), Some(1));
+    assert!(database.create_client(1, &made(2, AppType::Spa), NOW).await.unwrap().is_none());
+    let page = database.clients(1, &AppType::ALL, 0, 100).await.unwrap();
+    assert!(page.clients.is_empty() && page.total == 0);
+    assert!(database.client(1, &client_id(1)).await.unwrap().is_none());
 }

@@ -1,6 +1,7 @@
 //! The store: its database through the trait, and the real binary over HTTP and the command line.
 
 mod acl_counts;
+mod clients;
 mod command_line;
 mod database;
 mod durability;

@@ -1,7 +1,7 @@
 //! Clients, as their tenants' owners see them.
 //!
-//! The numbers of clients are counted in blocks of 1,024. A page in the middle of a million is found by its block, and
-//! within it by the index of each type; `total` is a sum over blocks.
+//! The numbers of clients are counted in blocks of 2,048. A page in the middle of a million is found by its block, and
+//! within it by the index, which has each type by itself; `total` is a sum over blocks.
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
@@ -11,7 +11,7 @@ use crate::store::client::{AppType, ClientData, OwnerData};
 use crate::store::db::{ClientPage, Clients, Error, MadeClient, StoredClient};
 
 /// How many bits of a client's number are its place in its block.
-const BLOCK_BITS: u32 = 10;
+const BLOCK_BITS: u32 = 11;
 
 /// The columns of a [`ClientRow`].
 macro_rules! columns {
@@ -222,28 +222,21 @@ async fn page(
         .bind(column(offset))
         .fetch_optional(&mut *connection)
         .await?;
-    let mut clients = Vec::new();
-    if let Some((block, before)) = start {
-        // Of each type as many as there may be on the page and before it in the block, then all in one order.
-        let skipped = usize::try_from(offset.saturating_sub(count(before)?)).unwrap_or(usize::MAX);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let mut numbers: Vec<i64> = Vec::new();
-        for name in names {
-            let of_type: Vec<i64> = sqlx::query_scalar(NUMBERS)
+    let rows: Vec<ClientRow> = match start {
+        None => Vec::new(),
+        Some((block, before)) => {
+            let skipped = offset.saturating_sub(count(before)?);
+            sqlx::query_as(ROWS)
                 .bind(tenant)
-                .bind(name)
+                .bind(&types)
                 .bind(block << BLOCK_BITS)
-                .bind(column(skipped.saturating_add(limit) as u64))
-                .fetch_all(&mut *connection)
-                .await?;
-            numbers.extend(of_type);
+                .bind(limit)
+                .bind(column(skipped))
+                .fetch_all(connection)
+                .await?
         }
-        numbers.sort_unstable();
-        let numbers: Vec<i64> = numbers.into_iter().skip(skipped).take(limit).collect();
-        let mut rows: Vec<ClientRow> = sqlx::query_as(NUMBERED).bind(to_json(&numbers)?).fetch_all(connection).await?;
-        rows.sort_unstable_by_key(|row| row.number);
-        clients = rows.into_iter().map(ClientRow::stored).collect::<Result<_, _>>()?;
-    }
+    };
+    let clients = rows.into_iter().map(ClientRow::stored).collect::<Result<_, _>>()?;
     Ok(ClientPage { clients, total: count(total)? })
 }
 
@@ -252,26 +245,48 @@ const TOTAL: &str = "SELECT coalesce(sum(clients), 0) FROM client_blocks \
 
 /// The block with the client that comes after the first `?3`, and how many come before that block.
 const BLOCK_OF: &str = "SELECT block, upto - clients FROM \
-     (SELECT block, clients, sum(clients) OVER (ORDER BY block) AS upto FROM \
-      (SELECT block, sum(clients) AS clients FROM client_blocks \
-       WHERE tenant = ?1 AND app_type IN (SELECT value FROM json_each(?2)) GROUP BY block)) \
+     (SELECT block, sum(clients) AS clients, sum(sum(clients)) OVER (ORDER BY block) AS upto FROM client_blocks \
+      WHERE tenant = ?1 AND app_type IN (SELECT value FROM json_each(?2)) GROUP BY block) \
      WHERE upto > ?3 LIMIT 1";
 
-const NUMBERS: &str =
-    "SELECT number FROM clients WHERE tenant = ? AND app_type = ? AND number >= ? ORDER BY number LIMIT ?";
+/// The numbers of a tenant's clients of one type, from one number on; none if the type is not asked for.
+macro_rules! numbers_of {
+    ($app_type:literal) => {
+        concat!(
+            "SELECT number FROM clients WHERE tenant = ?1 AND app_type = '",
+            $app_type,
+            "' AND number >= ?3 AND EXISTS (SELECT 1 FROM json_each(?2) WHERE value = '",
+            $app_type,
+            "')"
+        )
+    };
+}
 
-const NUMBERED: &str = select_clients!("WHERE number IN (SELECT value FROM json_each(?))");
+/// The page: the numbers of all types, each in the order of the index, are merged and not sorted.
+const ROWS: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM clients WHERE number IN (SELECT number FROM (",
+    numbers_of!("native"),
+    " UNION ALL ",
+    numbers_of!("regular_web"),
+    " UNION ALL ",
+    numbers_of!("spa"),
+    " UNION ALL ",
+    numbers_of!("non_interactive"),
+    " ORDER BY number LIMIT ?4 OFFSET ?5)) ORDER BY number"
+);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::db::IfMissing;
+    use crate::store::db::{Database, IfMissing};
 
     #[tokio::test]
     async fn every_page_is_read_by_an_index_and_nothing_is_sorted() {
         let folder = tempfile::tempdir().unwrap();
         let database = Sqlite::open(&folder.path().join("dcr.db"), IfMissing::Create).await.unwrap();
-        for statement in [TOTAL, BLOCK_OF, NUMBERS, NUMBERED, COUNT_ADDED, RECOUNT] {
+        for statement in [TOTAL, BLOCK_OF, ROWS, COUNT_ADDED, RECOUNT] {
             // Only what a batch or a block has may be sorted, to be counted.
             let counts = statement == COUNT_ADDED || statement == RECOUNT;
             let explain = format!("EXPLAIN QUERY PLAN {statement}");
@@ -283,6 +298,9 @@ mod tests {
                 assert!(!step.starts_with("SCAN client"), "{statement}: {steps:#?}");
                 assert!(counts || !step.contains("TEMP B-TREE"), "{statement}: {steps:#?}");
             }
+        }
+        for app_type in AppType::ALL {
+            assert!(ROWS.contains(&format!("app_type = '{}'", app_type.as_str())));
         }
         database.close().await;
     }

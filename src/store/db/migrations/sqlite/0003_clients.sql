@@ -33,7 +33,7 @@ CREATE INDEX clients_tenant ON clients (tenant, app_type);
 -- Not unique: a tenant may begin to fold equal clients when it has some already.
 CREATE INDEX clients_fingerprint ON clients (tenant, fingerprint) WHERE fingerprint IS NOT NULL;
 
--- How many clients of a tenant and of a type there are among 1,024 numbers, so that nobody counts all to tell how many
+-- How many clients of a tenant and of a type there are among 2,048 numbers, so that nobody counts all to tell how many
 -- there are, or walks over all to find a page in the middle.
 CREATE TABLE client_blocks (
     tenant INTEGER NOT NULL,
@@ -44,4 +44,4 @@ CREATE TABLE client_blocks (
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO client_blocks (tenant, block, app_type, clients)
-SELECT tenant, number >> 10, app_type, count(*) FROM clients GROUP BY tenant, number >> 10, app_type;
+SELECT tenant, number >> 11, app_type, count(*) FROM clients GROUP BY tenant, number >> 11, app_type;
