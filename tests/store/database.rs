@@ -857,8 +857,8 @@ async fn every_page_of_clients_has_those_that_come_next_in_the_order_of_creation
     let mut expected: Vec<(String, AppType)> = Vec::new();
     for batch in 0..15 {
         let numbers = batch * 300..(batch + 1) * 300;
-        let is_native = |number: usize| number < 1_500 || (number < 2_000 && number % 2 == 0);
-        let owner = |number: usize| if number % 3 == 0 { "b" } else { "a" };
+        let is_native = |number: usize| number < 1_500 || (number < 2_000 && number.is_multiple_of(2));
+        let owner = |number: usize| if number.is_multiple_of(3) { "b" } else { "a" };
         let clients: Vec<_> = numbers
             .clone()
             .map(|number| new_client(owner(number), number, if is_native(number) { &native } else { &web }))
@@ -866,7 +866,7 @@ async fn every_page_of_clients_has_those_that_come_next_in_the_order_of_creation
         let answers = register(&*database, &clients, NOW).await;
         assert!(answers.iter().all(Result::is_ok));
         let app_type = |number| if is_native(number) { AppType::Native } else { AppType::RegularWeb };
-        expected.extend(numbers.filter(|n| n % 3 != 0).map(|number| (client_id(number), app_type(number))));
+        expected.extend(numbers.filter(|n| !n.is_multiple_of(3)).map(|number| (client_id(number), app_type(number))));
     }
     for number in [9_001, 9_002] {
         make(&*database, 1, number, AppType::Spa).await;
@@ -895,8 +895,10 @@ async fn every_page_of_clients_has_those_that_come_next_in_the_order_of_creation
         database.replace_client(1, &stored, &data, NOW).await.unwrap().unwrap();
         *app_type = AppType::Spa;
     }
-    let (gone, kept): (Vec<_>, Vec<_>) =
-        expected.into_iter().enumerate().partition(|(place, _)| place % 41 == 0 || (1_000..2_200).contains(place));
+    let (gone, kept): (Vec<_>, Vec<_>) = expected
+        .into_iter()
+        .enumerate()
+        .partition(|(place, _)| place.is_multiple_of(41) || (1_000..2_200).contains(place));
     for (_, (id, _)) in &gone {
         database.delete_client(1, id).await.unwrap();
         database.delete_client(1, id).await.unwrap();
