@@ -72,9 +72,10 @@ pub struct RegisterClient<M> {
     pub origin: Origin,
 }
 
-/// Where a request came from, as far as the edge knows.
+/// Where a request came from, as far as the edge knows. Members that the store does not know are left out, since a newer
+/// edge may know more.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Origin {
     /// The client's address.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,6 +105,12 @@ pub struct Origin {
 
 /// Most bytes of a `user-agent` that are kept.
 pub const MAX_USER_AGENT: usize = 512;
+
+/// What is kept of a `user-agent`.
+pub fn shortened_user_agent(mut agent: String) -> String {
+    agent.truncate(agent.floor_char_boundary(MAX_USER_AGENT));
+    agent
+}
 
 /// A client that is durably registered.
 #[derive(Debug, Serialize, Deserialize)]

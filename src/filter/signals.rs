@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::environment::Environment;
 use crate::acl::{Facts, Signal, SignalSet};
-use crate::edge_api::{ASN_HEADER, COUNTRY_HEADER, MAX_USER_AGENT, Origin, REGION_HEADER};
+use crate::edge_api::{ASN_HEADER, COUNTRY_HEADER, Origin, REGION_HEADER, shortened_user_agent};
 use crate::tenant;
 
 /// Path of the filter state with the peer's address.
@@ -67,10 +67,7 @@ impl Observed {
     /// As the tenant's log shows them, for a request to `host`.
     pub fn origin(self, host: &str) -> Origin {
         let Self { address, asn, country, subdivision, ja3, ja4, user_agent, .. } = self;
-        let user_agent = user_agent.map(|agent| {
-            let most = agent.get(..MAX_USER_AGENT).unwrap_or(&agent);
-            String::from_utf8_lossy(most).into_owned()
-        });
+        let user_agent = user_agent.map(|agent| shortened_user_agent(String::from_utf8_lossy(&agent).into_owned()));
         Origin { ip: address, user_agent, hostname: Some(host.to_owned()), asn, country, subdivision, ja3, ja4 }
     }
 

@@ -22,9 +22,9 @@ impl From<LogRetention> for LogLimits {
     }
 }
 
-/// Deletes from time to time what logs have beyond their tenants' settings, until `stopping`.
+/// Deletes at once and from time to time what logs have beyond their tenants' settings, until `stopping`.
 pub async fn prune_regularly(database: Arc<dyn Database>, interval: Duration, mut stopping: watch::Receiver<bool>) {
-    while timeout(interval, stopping.wait_for(|stopping| *stopping)).await.is_err() {
+    loop {
         tokio::select! {
             pruned = prune(&*database) => match pruned {
                 Ok(0) => {}
@@ -32,6 +32,9 @@ pub async fn prune_regularly(database: Arc<dyn Database>, interval: Duration, mu
                 Err(error) => tracing::error!(%error, "logs were not shortened; it is tried again"),
             },
             _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+        if timeout(interval, stopping.wait_for(|stopping| *stopping)).await.is_ok() {
+            return;
         }
     }
 }

@@ -158,7 +158,7 @@ impl Claims {
 }
 
 /// The domain of the tenant whose Management API is the audience `aud`.
-fn management_domain(aud: &str) -> Option<Domain> {
+pub fn management_domain(aud: &str) -> Option<Domain> {
     aud.strip_prefix("https://")?.strip_suffix("/api/v2/")?.parse().ok()
 }
 

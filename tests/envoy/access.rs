@@ -198,6 +198,32 @@ fn the_lowest_priority_comes_first_equal_ones_as_they_were_made_and_inactive_one
 }
 
 #[test]
+fn the_tenants_log_shows_of_a_registration_what_envoy_knows_of_its_client() {
+    let gateway = gateway();
+    let headers: [(&str, &[u8]); 3] =
+        [("x-forwarded-for", KNOWN.as_bytes()), ("user-agent", b"the agent"), ("content-type", b"application/json")];
+    let request = http1::request("POST", "/oidc/register", &headers, CLIENT);
+    let mut connection = http1::Connection::open_tls_to(gateway.https_address(), &gateway.ca(), "localhost");
+    connection.send(&request);
+    let registered = connection.receive();
+    assert_eq!(registered.status, 201, "{registered:?}");
+    let owner = Caller::new(gateway.store_address()).with_token(gateway.management_token());
+    let events = owner.get("/api/v2/logs?q=description:registration").json();
+    let event = &events[0];
+    assert_eq!(event["client_id"], registered.json()["client_id"]);
+    assert_eq!(
+        (&event["ip"], &event["user_agent"], &event["hostname"]),
+        (&json!(KNOWN), &json!("the agent"), &json!("localhost"))
+    );
+    let details = &event["details"];
+    assert_eq!(
+        (&details["country"], &details["subdivision"], &details["asn"]),
+        (&json!("CH"), &json!("ZH"), &json!(64_500))
+    );
+    assert!(details["ja4"].as_str().unwrap().starts_with("t13d") && details["ja3"].is_string(), "{details}");
+}
+
+#[test]
 fn hostnames_are_the_server_name_and_the_authority() {
     let gateway = gateway();
     let rules = Rules::new(&gateway);

@@ -19,7 +19,7 @@ fn registration(name: &str) -> Value {
     registration["metadata"]["redirect_uris"] =
         json!(["https://b.example/cb", "https://A.example/cb", "https://a.example:8443/x", "com.example.app:/cb"]);
     registration["origin"] = json!({
-        "ip": "198.51.100.7", "user_agent": "agent/1", "hostname": "default.example",
+        "ip": "198.51.100.7", "user_agent": "agent/1", "newer": 1, "hostname": "default.example",
         "asn": 64500, "country": "CH", "subdivision": "ZH", "ja4": "t13d1516h2_8daaf6152771_02713d6af862"
     });
     registration
@@ -142,6 +142,11 @@ fn a_search_finds_what_it_says() {
         ("details.ja3:*", &[]),
         ("details.ja4:*", &all),
         ("agent", &all),
+        ("hostname", &[]),
+        ("details.redirect_hosts:A.example", &all),
+        ("details.redirect_hosts:example", &[]),
+        ("client_name:app -client_name:other", &["My App"]),
+        ("client_name:app NOT type:fapi", &["My App"]),
         ("date:[2026-01-01 TO *]", &all),
         ("date:[* TO 2026-01-01]", &[]),
         ("client_name:\"x' OR '1'='1\"", &[]),
@@ -156,6 +161,55 @@ fn a_search_finds_what_it_says() {
         assert_eq!((refused.status, &refused.json()["errorCode"]), (400, &json!("invalid_query_string")), "{bad}");
         assert!(refused.json()["message"].as_str().unwrap().starts_with("q: "), "{bad}");
     }
+}
+
+#[test]
+fn an_event_is_bounded_whatever_a_client_sends() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let mut registration = registration("Big");
+    registration["origin"]["user_agent"] = "ü".repeat(400).into();
+    registration["metadata"]["redirect_uris"] = (0..30).map(|n| format!("https://h{n:02}.example/")).collect();
+    assert_eq!(store.edge().put_client("default", &client_id(1), &registration).status, 201);
+    let event = &store.owner("default").get(LOGS).json()[0];
+    assert_eq!(event["user_agent"].as_str().unwrap().len(), 512);
+    let details = &event["details"];
+    assert_eq!(
+        (details["redirect_hosts"].as_array().unwrap().len(), &details["more_redirect_hosts"]),
+        (20, &json!(10))
+    );
+}
+
+#[test]
+fn a_search_that_takes_too_long_ends_and_keeps_nobody_waiting() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    folder.with_tables(async |pool| {
+        sqlx::query(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 300000) \
+             INSERT INTO tenant_log (tenant, date, type, data) \
+             SELECT slot, 0, 'sapi', json_object('description', hex(zeroblob(400)), 'n', n) FROM n, tenants",
+        )
+        .execute(pool)
+        .await
+        .unwrap();
+    });
+    let owner = store.owner("default");
+    let terms: Vec<_> = (0..20).map(|n| format!("z{n}:x")).collect();
+    let path = format!("{LOGS}?q={}", terms.join("%20"));
+    std::thread::scope(|scope| {
+        let searches: Vec<_> = (0..2).map(|_| scope.spawn(|| owner.get(&path))).collect();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let started = std::time::Instant::now();
+        assert_eq!(owner.get("/api/v2/tenants/settings").status, 200);
+        assert!(started.elapsed() < std::time::Duration::from_secs(1), "{:?}", started.elapsed());
+        for search in searches {
+            let answer = search.join().unwrap();
+            assert_eq!(answer.status, 400, "{}", answer.text);
+            assert!(answer.text.contains("the search takes too long"), "{}", answer.text);
+        }
+    });
+    assert_eq!(owner.get(&format!("{LOGS}?per_page=1")).status, 200);
 }
 
 #[test]

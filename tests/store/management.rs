@@ -65,8 +65,16 @@ fn the_warning_names_what_third_parties_still_lack() {
     assert_eq!(says(&warning()), (true, false));
     owner.send("POST", "/api/v2/resource-servers", &json!({"identifier": "a"}));
     let grant = json!({"default_for": "third_party_clients", "audience": "a", "subject_type": "user"});
-    assert_eq!(owner.send("POST", "/api/v2/client-grants", &grant).status, 201);
+    let created = owner.send("POST", "/api/v2/client-grants", &grant);
+    assert_eq!(created.status, 201);
+    // It grants nothing.
+    assert_eq!(says(&warning()), (true, false));
+    let path = format!("/api/v2/client-grants/{}", created.json()["id"].as_str().unwrap());
+    assert_eq!(owner.send("PATCH", &path, &json!({"allow_all_scopes": true})).status, 200);
     assert_eq!(says(&warning()), (false, false));
+    let events = owner.get("/api/v2/logs?q=description:settings").json();
+    let texts: Vec<_> = events.as_array().unwrap().iter().map(|event| &event["details"]["warning"]).collect();
+    assert_eq!((texts.len(), texts[0].as_str()), (5, Some("Anyone may create applications now.")));
 }
 
 #[test]

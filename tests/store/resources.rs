@@ -77,7 +77,11 @@ fn an_object_like_another_is_a_conflict() {
         (APIS, json!({"identifier": "b"}), json!({"identifier": "c"})),
         (CONNECTIONS, json!({"name": "b", "strategy": "auth0"}), json!({"name": "c", "strategy": "auth0"})),
         (GRANTS, default_grant("a"), own.clone()),
-        (GRANTS, json!({"client_id": client_id(1), "audience": "a", "subject_type": "client"}), default_grant("b")),
+        (
+            GRANTS,
+            json!({"client_id": client_id(1), "audience": "a", "subject_type": "client"}),
+            json!({"default_for": "third_party_clients", "audience": "b", "subject_type": "user"}),
+        ),
     ] {
         create(&owner, path, &object);
         assert_refused(&owner.send("POST", path, &object), 409, "resource_exists", "already");
@@ -142,13 +146,44 @@ fn a_grant_is_for_an_api_and_a_client_of_the_tenant_and_goes_with_them() {
 }
 
 #[test]
+fn a_grant_names_no_scope_that_its_api_does_not_have() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let a = api(&owner, "a");
+    let mut grant = default_grant("a");
+    grant["scope"] = json!(["read", "write"]);
+    assert_refused(&owner.send("POST", GRANTS, &grant), 400, "invalid_body", "scope: the API has no scope write");
+    let created = create(&owner, GRANTS, &default_grant("a"));
+    let more = json!({"scope": ["write"]});
+    assert_refused(&owner.send("PATCH", &of(GRANTS, &created), &more), 400, "invalid_body", "scope: ");
+    owner.send("PATCH", &of(APIS, &a), &json!({"scopes": [{"value": "write"}]}));
+    assert_eq!(owner.send("PATCH", &of(GRANTS, &created), &more).json()["scope"], json!(["write"]));
+}
+
+#[test]
+fn an_api_is_also_found_by_its_identifier() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let a = api(&owner, "https://api.example/x");
+    let path = format!("{APIS}/https%3A%2F%2Fapi.example%2Fx");
+    assert_eq!(owner.get(&path).json(), a);
+    assert_eq!(owner.send("PATCH", &path, &json!({"name": "X"})).json()["name"], "X");
+    assert_eq!(owner.call("DELETE", &path, &[], None).status, 204);
+    assert_eq!(owner.get(&of(APIS, &a)).status, 404);
+}
+
+#[test]
 fn the_management_api_is_granted_to_nobody() {
     let folder = Folder::with_default_tenant();
     let store = folder.serve();
     let owner = store.owner("default");
-    let system = "https://default.example/api/v2/";
-    assert_refused(&owner.send("POST", APIS, &json!({"identifier": system})), 400, "invalid_body", "identifier: ");
-    assert_refused(&owner.send("POST", GRANTS, &default_grant(system)), 400, "invalid_body", "audience: ");
+    for system in ["https://default.example/api/v2/", "https://Default.example/api/v2", "https://other.example/api/v2/"]
+    {
+        assert_refused(&owner.send("POST", APIS, &json!({"identifier": system})), 400, "invalid_body", "identifier: ");
+        assert_refused(&owner.send("POST", GRANTS, &default_grant(system)), 400, "invalid_body", "audience: ");
+    }
 }
 
 #[test]

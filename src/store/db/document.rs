@@ -37,11 +37,11 @@ impl DocumentKind {
         prefixed_id(prefix, length, &mut |buffer: &mut [u8]| getrandom::fill(buffer)).ok()
     }
 
-    /// Most of them that a tenant may have; each grant is one of an API, so those are bounded by APIs and clients.
+    /// Most of them that a tenant may have.
     pub(super) fn most(self) -> u32 {
         match self {
             Self::ResourceServer | Self::Connection => 1_000,
-            Self::ClientGrant => u32::MAX,
+            Self::ClientGrant => 100_000,
         }
     }
 }
@@ -91,11 +91,11 @@ pub trait Documents {
     /// The objects that `query` asks for.
     async fn documents(&self, tenant: u32, kind: DocumentKind, query: &DocumentQuery) -> Result<DocumentPage, Error>;
 
-    /// The object with this id.
+    /// The object with this id; an API also by its identifier.
     async fn document(&self, tenant: u32, kind: DocumentKind, id: &str) -> Result<Option<Document>, Error>;
 
     /// Adds an object at `now`; `None` if the tenant was deleted. [`Error::Duplicate`], [`Error::NoSuchApi`],
-    /// [`Error::NoSuchClient`] and [`Error::TooManyDocuments`] leave everything as it was.
+    /// [`Error::NoSuchClient`], [`Error::NoSuchScope`] and [`Error::TooManyDocuments`] leave everything as it was.
     async fn create_document(
         &self,
         tenant: u32,
@@ -106,7 +106,7 @@ pub trait Documents {
     ) -> Result<Option<Document>, Error>;
 
     /// Writes what `stored` is to say from `now` on, if it still has the version at which the caller read it; `None` if
-    /// it has not. What it is found by stays.
+    /// it has not. What it is found by stays. [`Error::NoSuchScope`] leaves everything as it was.
     async fn replace_document(
         &self,
         tenant: u32,
@@ -116,7 +116,7 @@ pub trait Documents {
         now: u64,
     ) -> Result<Option<Document>, Error>;
 
-    /// Deletes an object, if there is one. An API's grants go with it.
+    /// Deletes an object, if there is one; an API also by its identifier. An API's grants go with it.
     async fn delete_document(&self, tenant: u32, kind: DocumentKind, id: &str) -> Result<(), Error>;
 }
 

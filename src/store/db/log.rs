@@ -29,9 +29,15 @@ pub struct RegistrationEvent<'a> {
     details: RegistrationDetails<'a>,
 }
 
+/// Most hosts that an event names.
+const MAX_HOSTS: usize = 20;
+
 #[derive(Debug, Serialize)]
 struct RegistrationDetails<'a> {
     redirect_hosts: &'a [String],
+    /// How many more there are.
+    #[serde(skip_serializing_if = "is_none")]
+    more_redirect_hosts: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     asn: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,6 +48,10 @@ struct RegistrationDetails<'a> {
     ja3: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ja4: Option<&'a str>,
+}
+
+fn is_none(number: &usize) -> bool {
+    *number == 0
 }
 
 impl<'a> RegistrationEvent<'a> {
@@ -61,7 +71,8 @@ impl<'a> RegistrationEvent<'a> {
             user_agent: user_agent.as_deref(),
             hostname: hostname.as_deref(),
             details: RegistrationDetails {
-                redirect_hosts,
+                redirect_hosts: redirect_hosts.get(..MAX_HOSTS).unwrap_or(redirect_hosts),
+                more_redirect_hosts: redirect_hosts.len().saturating_sub(MAX_HOSTS),
                 asn: *asn,
                 country: country.as_deref(),
                 subdivision: subdivision.as_deref(),
@@ -127,6 +138,9 @@ pub trait Logs {
 
     /// The event with this id.
     async fn log_event(&self, tenant: u32, id: u64) -> Result<Option<LogEvent>, Error>;
+
+    /// Writes an event of this type at `now`, in UNIX milliseconds, with `data`, an object as JSON.
+    async fn write_log_event(&self, tenant: u32, event_type: &str, data: &str, now: u64) -> Result<(), Error>;
 
     /// Deletes little by little what the tenant's log has beyond `limits` at `now`, in UNIX milliseconds.
     async fn prune_log(&self, tenant: u32, limits: LogLimits, now: u64) -> Result<u64, Error>;

@@ -13,6 +13,9 @@ const MAX_SEARCH: usize = 1_000;
 /// Most parentheses of a search: the parser goes one call deeper with each.
 const MAX_PARENTHESES: usize = 20;
 
+/// Most conditions: each is looked at for each event.
+const MAX_TERMS: usize = 20;
+
 /// What has to hold of an event.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum LogFilter {
@@ -22,7 +25,7 @@ pub enum LogFilter {
     Any(Vec<LogFilter>),
     /// Not this.
     Not(Box<LogFilter>),
-    /// A member has a value.
+    /// A member has a value; a list has it among its own.
     Is {
         /// The member.
         field: LogField,
@@ -80,7 +83,20 @@ impl LogFilter {
         let ast = parse_query(search).map_err(|_| {
             "expected a search such as type:sapi AND description:\"Dynamic client registration\"".to_owned()
         })?;
-        Self::of(ast)
+        let filter = Self::of(ast)?;
+        if filter.terms() > MAX_TERMS {
+            return Err(format!("expected at most {MAX_TERMS} terms"));
+        }
+        Ok(filter)
+    }
+
+    /// How many conditions it has.
+    fn terms(&self) -> usize {
+        match self {
+            Self::All(filters) | Self::Any(filters) => filters.iter().map(Self::terms).fold(0, usize::saturating_add),
+            Self::Not(filter) => filter.terms(),
+            _ => 1,
+        }
     }
 
     fn of(ast: UserInputAst) -> Result<Self, String> {
@@ -88,20 +104,30 @@ impl LogFilter {
             UserInputAst::Boost(inner, _) => Self::of(*inner),
             UserInputAst::Leaf(leaf) => Self::of_leaf(*leaf),
             UserInputAst::Clause(clauses) => {
-                let (mut all, mut any) = (Vec::new(), Vec::new());
+                let (mut all, mut any, mut has_must) = (Vec::new(), Vec::new(), false);
                 for (occur, clause) in clauses {
                     let filter = Self::of(clause)?;
                     match occur {
-                        Some(Occur::Must) => match filter {
-                            Self::All(inner) => all.extend(inner),
-                            other => all.push(other),
-                        },
+                        Some(Occur::Must) => {
+                            has_must = true;
+                            all.push(filter);
+                        }
                         Some(Occur::MustNot) => all.push(Self::Not(Box::new(filter))),
                         Some(Occur::Should) | None => any.push(filter),
                     }
                 }
                 // Beside what must hold, what should hold only sorts, and there is nothing to sort.
-                Ok(if all.is_empty() && !any.is_empty() { Self::Any(any) } else { Self::All(all) })
+                if !has_must {
+                    match (any.len(), any.pop()) {
+                        (_, None) => {}
+                        (1, Some(only)) => all.insert(0, only),
+                        (_, Some(last)) => all.insert(0, Self::Any(any.into_iter().chain([last]).collect())),
+                    }
+                }
+                Ok(match (all.len(), all.pop()) {
+                    (1, Some(only)) => only,
+                    (_, last) => Self::All(all.into_iter().chain(last).collect()),
+                })
             }
         }
     }
@@ -198,9 +224,11 @@ mod tests {
         assert_eq!(parse("a:1 OR b:2"), Any(vec![a(), b()]));
         assert_eq!(parse("a:1 b:2"), Any(vec![a(), b()]));
         assert_eq!(parse("a:1 AND (b:2 OR c:3)"), All(vec![a(), Any(vec![b(), c()])]));
-        assert_eq!(parse("NOT a:1"), All(vec![Not(Box::new(a()))]));
+        assert_eq!(parse("NOT a:1"), Not(Box::new(a())));
+        assert_eq!(parse("a:1 NOT b:2"), All(vec![a(), Not(Box::new(b()))]));
+        assert_eq!(parse("a:1 -b:2 c:3"), All(vec![Any(vec![a(), c()]), Not(Box::new(b()))]));
         assert_eq!(parse("a:1 AND NOT b:2"), All(vec![a(), Not(Box::new(b()))]));
-        assert_eq!(parse("-a:1"), All(vec![Not(Box::new(a()))]));
+        assert_eq!(parse("-a:1"), Not(Box::new(a())));
         assert_eq!(parse("hello"), Mentions("hello".to_owned()));
         assert_eq!(parse("details.country:CH"), is("details.country", "CH"));
         let starts = Is { field: LogField::Text("client_name".to_owned()), value: "my".to_owned(), prefix: true };
@@ -220,7 +248,10 @@ mod tests {
     #[test]
     fn what_is_no_search_is_refused_and_takes_no_time() {
         let deep = format!("{}a:1{}", "(".repeat(21), ")".repeat(21));
-        for bad in ["date:yesterday", "date:[x TO y]", "a b:[1 TO 2]", "a-b!:1", "x:\"", &"a ".repeat(600), &deep] {
+        let many: String = (0..21).map(|n| format!("z:{n} ")).collect();
+        for bad in
+            ["date:yesterday", "date:[x TO y]", "a b:[1 TO 2]", "a-b!:1", "x:\"", &"a ".repeat(600), &deep, &many]
+        {
             assert!(LogFilter::parse(bad).is_err(), "{bad}: {:?}", LogFilter::parse(bad));
         }
         let started = std::time::Instant::now();

@@ -146,6 +146,12 @@ pub enum Error {
     /// The tenant has no such client.
     #[error("there is no client with this client_id")]
     NoSuchClient,
+    /// The API has no such scope.
+    #[error("the API has no scope {0}; add it to the API first")]
+    NoSuchScope(String),
+    /// A search in a log was ended.
+    #[error("the search takes too long; ask for fewer events, such as date:[2026-01-01 TO 2026-01-31]")]
+    SearchTooLong,
     /// The tenant has as many as it may have.
     #[error("{noun}s of a tenant are {1} at most", noun = .0.noun())]
     TooManyDocuments(DocumentKind, u32),

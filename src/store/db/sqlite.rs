@@ -43,6 +43,9 @@ const WAL_PAGES: u32 = 4_000;
 /// Connections that read at the same time.
 const READERS: u32 = 4;
 
+/// Connections that search logs at the same time.
+const SEARCHERS: u32 = 2;
+
 /// Rows of a deleted tenant that are deleted in one transaction.
 const DELETED_ROWS: u32 = 2_000;
 
@@ -53,6 +56,8 @@ const DELETION_PAUSE: Duration = Duration::from_millis(100);
 /// A SQLite database.
 pub struct Sqlite {
     readers: SqlitePool,
+    /// For searches in logs, which may take long: what else is read must not wait for them.
+    searchers: SqlitePool,
     writer: SqlitePool,
     known: Mutex<KnownTenants>,
 }
@@ -95,7 +100,8 @@ impl Sqlite {
         };
         migrate(&writer).await.map_err(refuse)?;
         let readers = pool(READERS).await.map_err(|error| refuse(describe(&error)))?;
-        Ok(Self { readers, writer, known: Mutex::default() })
+        let searchers = pool(SEARCHERS).await.map_err(|error| refuse(describe(&error)))?;
+        Ok(Self { readers, searchers, writer, known: Mutex::default() })
     }
 }
 
@@ -378,6 +384,7 @@ impl Database for Sqlite {
 
     async fn close(&self) {
         self.readers.close().await;
+        self.searchers.close().await;
         self.writer.close().await;
     }
 }

@@ -18,6 +18,7 @@ use super::App;
 use super::error::{EdgeError, Reason};
 use crate::edge_api::{
     AclCount, AclCounts, Changes, MAX_ACL_COUNTS, REQUEST_ID_HEADER, RegisterClient, RegisteredClient,
+    shortened_user_agent,
 };
 use crate::registration::is_client_id;
 use crate::store::admission::NewClient;
@@ -56,7 +57,8 @@ pub async fn register(
     let request: RegisterClient<Box<RawValue>> = serde_json::from_slice(&body?)
         .map_err(|error| EdgeError::bad_request(format!("the body is not a registration: {error}")))?;
     let client_secret_sha256 = request.client_secret_sha256.as_deref().map(sha256_digest).transpose()?;
-    let RegisterClient { metadata, origin, .. } = request;
+    let RegisterClient { metadata, mut origin, .. } = request;
+    origin.user_agent = origin.user_agent.map(shortened_user_agent);
     let client = NewClient { tenant, client_id, client_secret_sha256, metadata, origin };
     let registered = app.writer.register(client).await?;
     let status = if registered.created { StatusCode::CREATED } else { StatusCode::OK };

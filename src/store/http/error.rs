@@ -167,6 +167,8 @@ impl From<db::Error> for ManagementError {
             db::Error::TooManyDocuments(..) => {
                 return Self::new(StatusCode::FORBIDDEN, "too_many_entities", error.to_string());
             }
+            db::Error::NoSuchScope(_) => return Self::invalid_body(format!("scope: {error}")),
+            db::Error::SearchTooLong => return Self::invalid_query(error.to_string()),
             db::Error::NoSuchApi => {
                 return Self::new(StatusCode::NOT_FOUND, "inexistent_resource_server", format!("audience: {error}"));
             }

@@ -172,7 +172,19 @@ impl ExternalIssuer {
         if self.loaded().is_some_and(|loaded| loaded.json == json) {
             return Ok(());
         }
-        let set = KeySet::new(jwks::parse(&json)?);
+        let keys = jwks::parse(&json)?;
+        if keys.is_empty() {
+            const NONE: &str = "it has no key that checks signatures: RSA of 2048 to 4096 bits, EC P-256 or Ed25519";
+            if self.loaded().is_none() {
+                return Err(NONE.to_owned());
+            }
+            // Whoever withdraws his last key means it.
+            tracing::warn!(
+                issuer = self.config.issuer,
+                "the external issuer's key set: {NONE}; its tokens are refused"
+            );
+        }
+        let set = KeySet::new(keys);
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Loaded { json, set }));
         Ok(())
     }

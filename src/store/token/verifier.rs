@@ -71,7 +71,11 @@ impl Verifier {
     pub async fn follow(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
         let mut failed = false;
         while timeout(REGULAR_PAUSE, stopping.wait_for(|stopping| *stopping)).await.is_err() {
-            let result = self.load().await;
+            // One at a time: a read that began earlier must not put back what a later one replaced.
+            let result = {
+                let _asked = self.asked.lock().await;
+                self.load().await
+            };
             match &result {
                 Err(error) if !failed => tracing::warn!(%error, "the signing keys could not be read again"),
                 _ => {}

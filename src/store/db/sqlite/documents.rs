@@ -16,6 +16,7 @@ struct Statements {
     insert: &'static str,
     update: &'static str,
     delete: &'static str,
+    count_all: &'static str,
 }
 
 /// The columns of a [`DocumentRow`].
@@ -37,7 +38,7 @@ macro_rules! asked_for {
 }
 
 macro_rules! statements {
-    ($table:literal, $whose:literal) => {
+    ($table:literal, $whose:literal, $named:literal) => {
         Statements {
             list: concat!(
                 "SELECT ",
@@ -46,7 +47,7 @@ macro_rules! statements {
                 " AND number > ?3 ORDER BY number LIMIT ?4 OFFSET ?5"
             ),
             count: concat!("SELECT count(*) FROM ", $table, " WHERE ", asked_for!($whose)),
-            find: concat!("SELECT ", columns!(), " FROM ", $table, " WHERE tenant = ?1 AND id = ?2"),
+            find: concat!("SELECT ", columns!(), " FROM ", $table, " WHERE tenant = ?1 AND ", $named),
             insert: concat!(
                 concat!("INSERT INTO ", $table, " (tenant, id, version, data, created_at, updated_at)"),
                 " SELECT slot, ?2, 1, ?3, ?4, ?4 FROM tenants WHERE slot = ?1 AND deleted = 0 RETURNING ",
@@ -57,17 +58,18 @@ macro_rules! statements {
                 " WHERE tenant = ?1 AND id = ?2 AND version = ?3 RETURNING ",
                 columns!()
             ),
-            delete: concat!("DELETE FROM ", $table, " WHERE tenant = ?1 AND id = ?2"),
+            delete: concat!("DELETE FROM ", $table, " WHERE tenant = ?1 AND ", $named),
+            count_all: concat!("SELECT count(*) FROM ", $table, " WHERE tenant = ?1"),
         }
     };
 }
 
-const RESOURCE_SERVERS: Statements = statements!("resource_servers", "tenant = ?1");
-const CONNECTIONS: Statements = statements!("connections", "tenant = ?1");
-const CLIENT_GRANTS: Statements = statements!("client_grants", "tenant = ?1");
+const RESOURCE_SERVERS: Statements = statements!("resource_servers", "tenant = ?1", "(id = ?2 OR identifier = ?2)");
+const CONNECTIONS: Statements = statements!("connections", "tenant = ?1", "id = ?2");
+const CLIENT_GRANTS: Statements = statements!("client_grants", "tenant = ?1", "id = ?2");
 /// Those of one client, of which a tenant may have very many.
 const GRANTS_OF_CLIENT: Statements =
-    statements!("client_grants", "client_id = (?2 ->> '$.client_id[0]') AND tenant = ?1");
+    statements!("client_grants", "client_id = (?2 ->> '$.client_id[0]') AND tenant = ?1", "id = ?2");
 
 fn statements(kind: DocumentKind) -> &'static Statements {
     match kind {
@@ -154,7 +156,7 @@ impl Documents for Sqlite {
             })?;
         let Some(created) = created else { return Ok(None) };
         let of_tenant: i64 =
-            sqlx::query_scalar(statements(kind).count).bind(tenant).bind("{}").fetch_one(&mut *transaction).await?;
+            sqlx::query_scalar(statements(kind).count_all).bind(tenant).fetch_one(&mut *transaction).await?;
         if of_tenant > kind.most().into() {
             return Err(Error::TooManyDocuments(kind, kind.most()));
         }
@@ -170,14 +172,19 @@ impl Documents for Sqlite {
         data: &str,
         now: u64,
     ) -> Result<Option<Document>, Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        if kind == DocumentKind::ClientGrant {
+            check_scopes(&mut transaction, tenant, data).await?;
+        }
         let replaced: Option<DocumentRow> = sqlx::query_as(statements(kind).update)
             .bind(tenant)
             .bind(&stored.id)
             .bind(column(stored.version))
             .bind(data)
             .bind(column(now))
-            .fetch_optional(&self.writer)
+            .fetch_optional(&mut *transaction)
             .await?;
+        transaction.commit().await?;
         replaced.map(DocumentRow::stored).transpose()
     }
 
@@ -187,7 +194,21 @@ impl Documents for Sqlite {
     }
 }
 
-/// Fails if the API or the client of a grant is not the tenant's.
+/// Fails if the API of a grant has not all of the scopes that it names.
+async fn check_scopes(connection: &mut SqliteConnection, tenant: u32, grant: &str) -> Result<(), Error> {
+    let missing: Option<String> = sqlx::query_scalar(
+        "SELECT asked.value FROM json_each(?2, '$.scope') AS asked WHERE asked.value NOT IN \
+         (SELECT scope.value ->> '$.value' FROM resource_servers, json_each(data, '$.scopes') AS scope \
+          WHERE tenant = ?1 AND identifier = ?2 ->> '$.audience') LIMIT 1",
+    )
+    .bind(tenant)
+    .bind(grant)
+    .fetch_optional(connection)
+    .await?;
+    missing.map_or(Ok(()), |scope| Err(Error::NoSuchScope(scope)))
+}
+
+/// Fails if the API, its scopes or the client of a grant are not the tenant's.
 async fn check_references(connection: &mut SqliteConnection, tenant: u32, grant: &str) -> Result<(), Error> {
     let (has_api, has_client): (bool, bool) = sqlx::query_as(
         "SELECT EXISTS (SELECT 1 FROM resource_servers WHERE tenant = ?1 AND identifier = ?2 ->> '$.audience'), \
@@ -196,11 +217,11 @@ async fn check_references(connection: &mut SqliteConnection, tenant: u32, grant:
     )
     .bind(tenant)
     .bind(grant)
-    .fetch_one(connection)
+    .fetch_one(&mut *connection)
     .await?;
     match (has_api, has_client) {
         (false, _) => Err(Error::NoSuchApi),
         (_, false) => Err(Error::NoSuchClient),
-        (true, true) => Ok(()),
+        (true, true) => check_scopes(connection, tenant, grant).await,
     }
 }

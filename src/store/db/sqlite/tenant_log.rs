@@ -1,14 +1,16 @@
 //! The tenants' logs.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::QueryBuilder;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{Sqlite as Dialect, SqliteConnection, SqlitePool};
 
-use super::{DELETED_ROWS, DELETION_PAUSE, Sqlite, column, count, to_json, unreadable};
+use super::{DELETED_ROWS, DELETION_PAUSE, Sqlite, column, count, result_code, to_json, unreadable};
 use crate::store::db::network_acl::AclsSummary;
 use crate::store::db::{
     ACLS_SUMMARY, AclTotal, Error, LogEvent, LogField, LogFilter, LogLimits, LogOrder, LogQuery, Logs,
@@ -105,13 +107,17 @@ impl Logs for Sqlite {
             }
         };
         select.push(order).push(" LIMIT ").push_bind(*limit).push(" OFFSET ").push_bind(column(offset));
-        let rows: Vec<EventRow> = select.build_query_as().persistent(false).fetch_all(&self.readers).await?;
-        rows.into_iter().map(EventRow::stored).collect()
+        let mut search = Search::begin(&self.searchers).await?;
+        let rows: Result<Vec<EventRow>, _> =
+            select.build_query_as().persistent(false).fetch_all(&mut *search.connection).await;
+        search.end(rows).await?.into_iter().map(EventRow::stored).collect()
     }
 
     async fn log_total(&self, tenant: u32, filter: Option<&LogFilter>) -> Result<u64, Error> {
         let mut select = of_tenant("SELECT count(*)", tenant, filter);
-        count(select.build_query_scalar().persistent(false).fetch_one(&self.readers).await?)
+        let mut search = Search::begin(&self.searchers).await?;
+        let total = select.build_query_scalar().persistent(false).fetch_one(&mut *search.connection).await;
+        count(search.end(total).await?)
     }
 
     async fn log_event(&self, tenant: u32, id: u64) -> Result<Option<LogEvent>, Error> {
@@ -124,18 +130,33 @@ impl Logs for Sqlite {
         row.map(EventRow::stored).transpose()
     }
 
+    async fn write_log_event(&self, tenant: u32, event_type: &str, data: &str, now: u64) -> Result<(), Error> {
+        let data: &RawValue = serde_json::from_str(data).map_err(|_| unreadable("an event"))?;
+        write_events(&mut *self.writer.acquire().await?, event_type, &[(i64::from(tenant), now, data)]).await
+    }
+
     async fn prune_log(&self, tenant: u32, limits: LogLimits, now: u64) -> Result<u64, Error> {
         let LogLimits { max_age, max_events } = limits;
+        // The last event that goes. It is looked for among the readers, since whoever writes makes others wait. Events
+        // are written in the order of their dates, so the first young one ends the search for old ones.
+        let last: Option<i64> = sqlx::query_scalar(
+            "SELECT max(coalesce((SELECT id FROM tenant_log WHERE tenant = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?3), 0), \
+             coalesce((SELECT id - 1 FROM tenant_log WHERE tenant = ?1 AND date >= ?2 ORDER BY id LIMIT 1), \
+             (SELECT max(id) FROM tenant_log WHERE tenant = ?1), 0))",
+        )
+        .bind(tenant)
+        .bind(column(now.saturating_sub(max_age)))
+        .bind(max_events)
+        .fetch_one(&self.readers)
+        .await?;
         let mut pruned = 0_u64;
         loop {
             let deleted = sqlx::query(
-                "DELETE FROM tenant_log WHERE id IN (SELECT id FROM tenant_log WHERE tenant = ?1 AND (date < ?2 \
-                 OR id <= (SELECT id FROM tenant_log WHERE tenant = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?3)) \
-                 ORDER BY id LIMIT ?4)",
+                "DELETE FROM tenant_log WHERE id IN \
+                 (SELECT id FROM tenant_log WHERE tenant = ? AND id <= ? ORDER BY id LIMIT ?)",
             )
             .bind(tenant)
-            .bind(column(now.saturating_sub(max_age)))
-            .bind(max_events)
+            .bind(last)
             .bind(DELETED_ROWS)
             .execute(&self.writer)
             .await?
@@ -148,6 +169,35 @@ impl Logs for Sqlite {
         }
     }
 }
+
+/// How long a search may take.
+const MAX_SEARCH: Duration = Duration::from_secs(3);
+
+/// Instructions of SQLite's machine between two looks at the clock.
+const STEPS: i32 = 10_000;
+
+/// A connection for one search, which ends it when it takes too long, also if nobody waits for it any more.
+struct Search {
+    connection: PoolConnection<Dialect>,
+}
+
+impl Search {
+    async fn begin(searchers: &SqlitePool) -> Result<Self, Error> {
+        let mut connection = searchers.acquire().await?;
+        let started = Instant::now();
+        connection.lock_handle().await?.set_progress_handler(STEPS, move || started.elapsed() < MAX_SEARCH);
+        Ok(Self { connection })
+    }
+
+    async fn end<T>(&mut self, found: Result<T, sqlx::Error>) -> Result<T, Error> {
+        self.connection.lock_handle().await?.remove_progress_handler();
+        found
+            .map_err(|error| if result_code(&error) == Some(INTERRUPTED) { Error::SearchTooLong } else { error.into() })
+    }
+}
+
+/// SQLite's result code of a statement that was ended.
+const INTERRUPTED: u32 = 9;
 
 /// A statement over the events of a tenant for which the filter holds.
 fn of_tenant(select: &'static str, tenant: u32, filter: Option<&LogFilter>) -> QueryBuilder<Dialect> {
@@ -172,38 +222,43 @@ fn push_filter(query: &mut QueryBuilder<Dialect>, filter: &LogFilter) {
         LogFilter::Between(first, last) => {
             query.push("(date BETWEEN ").push_bind(column(*first)).push(" AND ").push_bind(column(*last)).push(")");
         }
-        LogFilter::Has(field) => {
-            query.push("(");
-            push_field(query, field);
-            query.push(" IS NOT NULL)");
-        }
+        LogFilter::Has(field) => push_values(query, field, |query| _ = query.push("true")),
         LogFilter::Mentions(text) => {
-            query.push("(instr(lower(data), ").push_bind(text.to_ascii_lowercase()).push(") > 0)");
+            query.push("EXISTS (SELECT 1 FROM json_tree(data) WHERE instr(lower(CAST(atom AS TEXT)), ");
+            query.push_bind(text.to_ascii_lowercase()).push(") > 0)");
         }
         LogFilter::Is { field, value, prefix } => {
             let value = value.to_ascii_lowercase();
-            // Absent is no value, and must not make a negation absent.
-            query.push("coalesce(");
-            match field {
-                LogField::Text(_) if !prefix => {
-                    query.push("instr(lower(");
-                    push_field(query, field);
-                    query.push("), ").push_bind(value).push(") > 0");
+            let is_text = matches!(field, LogField::Text(_));
+            push_values(query, field, |query| {
+                if *prefix || is_text {
+                    query.push("instr(lower(CAST(value AS TEXT)), ").push_bind(value);
+                    query.push(if *prefix { ") = 1" } else { ") > 0" });
+                } else {
+                    query.push("lower(CAST(value AS TEXT)) = ").push_bind(value);
                 }
-                _ if *prefix => {
-                    query.push("instr(lower(");
-                    push_field(query, field);
-                    query.push("), ").push_bind(value).push(") = 1");
-                }
-                _ => {
-                    query.push("lower(");
-                    push_field(query, field);
-                    query.push(") = ").push_bind(value);
-                }
-            }
-            query.push(", false)");
+            });
         }
     }
+}
+
+/// Adds that one of the values that a member has fulfils a condition: a list has several, an absent member none.
+fn push_values(
+    query: &mut QueryBuilder<Dialect>,
+    field: &LogField,
+    condition: impl FnOnce(&mut QueryBuilder<Dialect>),
+) {
+    query.push("EXISTS (SELECT 1 FROM ");
+    match field {
+        LogField::Type => _ = query.push("(SELECT type AS value)"),
+        LogField::Id => _ = query.push("(SELECT id AS value)"),
+        LogField::Text(name) | LogField::Data(name) => {
+            query.push("json_each(data, ").push_bind(format!("$.{name}")).push(")");
+        }
+    }
+    query.push(" WHERE ");
+    condition(query);
+    query.push(")");
 }
 
 fn push_joined(query: &mut QueryBuilder<Dialect>, filters: &[LogFilter], between: &str, none: &str) {
@@ -218,14 +273,4 @@ fn push_joined(query: &mut QueryBuilder<Dialect>, filters: &[LogFilter], between
         query.push(none);
     }
     query.push(")");
-}
-
-fn push_field(query: &mut QueryBuilder<Dialect>, field: &LogField) {
-    match field {
-        LogField::Type => _ = query.push("type"),
-        LogField::Id => _ = query.push("CAST(id AS TEXT)"),
-        LogField::Text(name) | LogField::Data(name) => {
-            query.push("CAST(data ->> ").push_bind(format!("$.{name}")).push(" AS TEXT)");
-        }
-    }
 }

@@ -4,12 +4,13 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::access::Access;
 use super::body::{checked, json_body, json_object};
 use super::warning::warn;
-use crate::management::Connection;
+use crate::management::{ClientGrant, Connection};
+use crate::store::clock::unix_millis;
 use crate::store::db::{self, Document, DocumentKind, DocumentQuery, update_known_tenant};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
@@ -48,7 +49,9 @@ pub async fn change(access: Access, State(app): State<App>, request: Request) ->
     let switched_on = enabled(&changed.after) && !enabled(&changed.before);
     let mut response = Json(changed.after.settings).into_response();
     if switched_on {
-        warn(&mut response, &switched_on_warning(&app, access.stored.slot).await);
+        let text = switched_on_warning(&app, access.stored.slot).await;
+        warn(&mut response, &text);
+        log_switch(&app, access.stored.slot, &text).await;
     }
     Ok(response)
 }
@@ -71,8 +74,23 @@ async fn switched_on_warning(app: &App, slot: u32) -> String {
 
 async fn has_default_grant(app: &App, slot: u32) -> Result<bool, db::Error> {
     let members = vec![("default_for", vec!["third_party_clients".to_owned()])];
-    let query = DocumentQuery { members, limit: 1, ..DocumentQuery::default() };
-    Ok(app.database.documents(slot, DocumentKind::ClientGrant, &query).await?.total > 0)
+    let query = DocumentQuery { members, limit: u32::MAX, ..DocumentQuery::default() };
+    let grants = app.database.documents(slot, DocumentKind::ClientGrant, &query).await?.documents;
+    let allows = |document: &Document| {
+        serde_json::from_str(&document.data)
+            .is_ok_and(|grant: ClientGrant| grant.allow_all_scopes || !grant.scope.is_empty())
+    };
+    Ok(grants.iter().any(allows))
+}
+
+/// Leaves the warning in the tenant's log, where whoever missed it finds it.
+async fn log_switch(app: &App, slot: u32, warning: &str) {
+    let flags = json!({"enable_dynamic_client_registration": true});
+    let event =
+        json!({"description": "Update tenant settings", "details": {"flags": flags, "warning": warning}}).to_string();
+    if let Err(error) = app.database.write_log_event(slot, "sapi", &event, unix_millis()).await {
+        tracing::error!(%error, "the tenant's log does not say that registration was switched on");
+    }
 }
 
 async fn has_domain_connection(app: &App, slot: u32) -> Result<bool, db::Error> {
@@ -120,7 +138,6 @@ fn or_default(value: Value, default: Option<&Value>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn merged(settings: Value, patch: Value) -> Result<Value, String> {
         let settings = serde_json::from_value(settings).unwrap();
