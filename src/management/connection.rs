@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::{some, some_text, text};
+use super::{changed_text, some, some_text, text};
 
 /// Longest name of a connection, in characters, as the hosted API has it.
 const MAX_NAME: usize = 128;
@@ -32,13 +32,13 @@ pub struct Connection {
     pub options: Map<String, Value>,
 }
 
-/// A change of a connection: each member that is there replaces the one that was.
+/// A change of a connection: each member that is there replaces the one that was; `null` takes it away.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConnectionPatch {
     /// See [`Connection::display_name`].
-    #[serde(deserialize_with = "some_text")]
-    pub display_name: Option<String>,
+    #[serde(deserialize_with = "changed_text")]
+    pub display_name: Option<Option<String>>,
     /// See [`Connection::is_domain_connection`].
     #[serde(deserialize_with = "some")]
     pub is_domain_connection: Option<bool>,
@@ -52,7 +52,7 @@ impl ConnectionPatch {
     pub fn apply(self, before: Connection) -> Connection {
         let Self { display_name, is_domain_connection, options } = self;
         Connection {
-            display_name: display_name.or(before.display_name),
+            display_name: display_name.unwrap_or(before.display_name),
             is_domain_connection: is_domain_connection.unwrap_or(before.is_domain_connection),
             options: options.unwrap_or(before.options),
             ..before
@@ -88,7 +88,10 @@ fn options<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Val
 }
 
 fn some_options<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Map<String, Value>>, D::Error> {
-    options(deserializer).map(Some)
+    #[derive(Deserialize)]
+    struct Options(#[serde(deserialize_with = "options")] Map<String, Value>);
+    let changed: Option<Options> = Option::deserialize(deserializer)?;
+    Ok(Some(changed.map(|Options(options)| options).unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -126,7 +129,12 @@ mod tests {
     fn a_change_replaces_the_members_that_it_names_and_never_name_and_strategy() {
         let before = connection(json!({"name": "db", "strategy": "auth0", "options": {"a": 1}})).unwrap();
         let patch: ConnectionPatch = serde_json::from_value(json!({"is_domain_connection": true})).unwrap();
-        assert_eq!(patch.apply(before.clone()), Connection { is_domain_connection: true, ..before });
+        assert_eq!(patch.apply(before.clone()), Connection { is_domain_connection: true, ..before.clone() });
+        let named: ConnectionPatch = serde_json::from_value(json!({"display_name": "DB"})).unwrap();
+        let named = named.apply(before.clone());
+        assert_eq!(named.display_name.as_deref(), Some("DB"));
+        let bare: ConnectionPatch = serde_json::from_value(json!({"display_name": null, "options": null})).unwrap();
+        assert_eq!(bare.apply(named), Connection { options: Map::new(), ..before });
         for never in ["name", "strategy"] {
             assert!(serde_json::from_value::<ConnectionPatch>(json!({never: "x"})).is_err(), "{never}");
         }

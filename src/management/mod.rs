@@ -40,6 +40,14 @@ fn some_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String
     text(deserializer).map(Some)
 }
 
+/// The same for a member of a change, of which `null` takes the value away.
+fn changed_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Text(#[serde(deserialize_with = "text")] String);
+    let changed: Option<Text> = Option::deserialize(deserializer)?;
+    Ok(Some(changed.map(|Text(text)| text)))
+}
+
 /// A member that may be absent, but not `null`: nothing says what that would mean.
 fn some<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)

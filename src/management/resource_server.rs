@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{MAX_SCOPES, is_scope, some, some_text, text};
+use super::{MAX_SCOPES, changed_text, is_scope, some, some_text, text};
 
 /// An API whose tokens clients may ask for.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -87,13 +87,13 @@ pub enum ClientPolicy {
     RequireClientGrant,
 }
 
-/// A change of an API: each member that is there replaces the one that was.
+/// A change of an API: each member that is there replaces the one that was; `null` takes the name away.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResourceServerPatch {
     /// See [`ResourceServer::name`].
-    #[serde(deserialize_with = "some_text")]
-    pub name: Option<String>,
+    #[serde(deserialize_with = "changed_text")]
+    pub name: Option<Option<String>>,
     /// See [`ResourceServer::scopes`].
     #[serde(deserialize_with = "some_scopes")]
     pub scopes: Option<Vec<Scope>>,
@@ -111,7 +111,7 @@ impl ResourceServerPatch {
         let Self { name, scopes, allow_offline_access, subject_type_authorization } = self;
         ResourceServer {
             identifier: before.identifier,
-            name: name.or(before.name),
+            name: name.unwrap_or(before.name),
             scopes: scopes.unwrap_or(before.scopes),
             allow_offline_access: allow_offline_access.unwrap_or(before.allow_offline_access),
             subject_type_authorization: subject_type_authorization.unwrap_or(before.subject_type_authorization),
@@ -194,7 +194,9 @@ mod tests {
         let patch: ResourceServerPatch =
             serde_json::from_value(json!({"scopes": [], "allow_offline_access": true})).unwrap();
         let after = patch.apply(before.clone());
-        assert_eq!(after, ResourceServer { scopes: vec![], allow_offline_access: true, ..before });
+        assert_eq!(after, ResourceServer { scopes: vec![], allow_offline_access: true, ..before.clone() });
+        let nameless: ResourceServerPatch = serde_json::from_value(json!({"name": null})).unwrap();
+        assert_eq!(nameless.apply(before.clone()), ResourceServer { name: None, ..before });
         assert!(serde_json::from_value::<ResourceServerPatch>(json!({"identifier": "b"})).is_err());
     }
 }
