@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +15,7 @@ use super::access::Access;
 use super::body::{checked, json_body, json_object};
 use super::fields::Fields;
 use super::paging::Paging;
+use super::parameters::Parameters;
 use crate::registration::{ClientSecret, client_id, client_secret};
 use crate::store::client::{AppType, ClientPatch, ClientRequest, RedirectionPolicy, Registered};
 use crate::store::clock::{rfc3339, unix_millis};
@@ -143,9 +144,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Filter {
     type Rejection = ManagementError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ManagementError> {
-        let Query(parameters): Query<Vec<(String, String)>> = Query::try_from_uri(&parts.uri)
-            .map_err(|_| ManagementError::invalid_query("the query is not one of names and values"))?;
-        Self::parse(&parameters)
+        Self::parse(&Parameters::of(parts)?.0)
     }
 }
 
