@@ -29,6 +29,12 @@ pub const TENANT_HEADER: &str = "x-dcr-tenant";
 /// Request header with the id of the decision: the `decision_id` of the answer, and of the tenant's log.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 
+/// Whether an id in [`REQUEST_ID_HEADER`] harms no log.
+pub fn is_harmless_id(id: &[u8]) -> bool {
+    let is_harmless = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (1..=128).contains(&id.len()) && id.iter().all(is_harmless)
+}
+
 /// Request header in which the edge names the client's address to the Management API. The edge overwrites what a client
 /// sends.
 pub const CLIENT_ADDRESS_HEADER: &str = "x-dcr-client-address";

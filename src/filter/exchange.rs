@@ -166,7 +166,7 @@ impl Exchange {
     fn recognise<E: Environment>(&mut self, arrival: &Arrival<E>) {
         let environment = arrival.environment;
         self.is_grpc = environment.request_header("content-type").is_some_and(|value| request::is_grpc(&value));
-        let id = environment.request_header("x-request-id").and_then(request::harmless_id);
+        let id = environment.request_header(REQUEST_ID_HEADER).and_then(request::harmless_id);
         self.decision_id = id.unwrap_or_else(|| random_id(environment));
     }
 

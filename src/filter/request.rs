@@ -1,5 +1,6 @@
 //! The head of a request, read once.
 
+use crate::edge_api::is_harmless_id;
 use crate::media_type;
 
 /// The head of a request, read once, in the header callback.
@@ -46,9 +47,7 @@ pub fn is_grpc(content_type: &[u8]) -> bool {
 
 /// An `x-request-id` that harms no log.
 pub fn harmless_id(id: Vec<u8>) -> Option<String> {
-    let is_harmless = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    let is_one = (1..=128).contains(&id.len()) && id.iter().all(is_harmless);
-    is_one.then(|| String::from_utf8(id).ok()).flatten()
+    is_harmless_id(&id).then(|| String::from_utf8(id).ok()).flatten()
 }
 
 #[cfg(test)]

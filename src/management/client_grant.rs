@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{MAX_SCOPES, is_scope, some, text};
+use super::{MAX_SCOPES, is_scope, present, text};
 
 /// What a client, or every third-party client without a grant of its own, may ask of an API.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -54,9 +54,9 @@ impl SubjectType {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
-    #[serde(default, deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     client_id: Option<String>,
-    #[serde(default, deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     default_for: Option<DefaultFor>,
     #[serde(deserialize_with = "text")]
     audience: String,

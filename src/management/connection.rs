@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::{changed_text, some, some_text, text};
+use super::{changed_text, present, some_text, text};
 
 /// Longest name of a connection, in characters, as the hosted API has it.
 const MAX_NAME: usize = 128;
@@ -40,7 +40,7 @@ pub struct ConnectionPatch {
     #[serde(deserialize_with = "changed_text")]
     pub display_name: Option<Option<String>>,
     /// See [`Connection::is_domain_connection`].
-    #[serde(deserialize_with = "some")]
+    #[serde(deserialize_with = "present")]
     pub is_domain_connection: Option<bool>,
     /// See [`Connection::options`].
     #[serde(deserialize_with = "some_options")]

@@ -48,12 +48,17 @@ fn changed_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Opt
     Ok(Some(changed.map(|Text(text)| text)))
 }
 
-/// A member that may be absent, but not `null`: nothing says what that would mean.
-fn some<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+/// A member that was sent. What `null` means is up to its type: where that has none it is an error.
+pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
 /// Whether text is one scope (RFC 6749 §3.3).
+pub fn is_scope_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}
+
+/// Whether text is a scope that an API may have.
 fn is_scope(text: &str) -> bool {
-    (1..=MAX_SCOPE).contains(&text.len()) && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+    text.len() <= MAX_SCOPE && is_scope_token(text)
 }

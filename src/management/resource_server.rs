@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{MAX_SCOPES, changed_text, is_scope, some, some_text, text};
+use super::{MAX_SCOPES, changed_text, is_scope, present, some_text, text};
 
 /// An API whose tokens clients may ask for.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -98,10 +98,10 @@ pub struct ResourceServerPatch {
     #[serde(deserialize_with = "some_scopes")]
     pub scopes: Option<Vec<Scope>>,
     /// See [`ResourceServer::allow_offline_access`].
-    #[serde(deserialize_with = "some")]
+    #[serde(deserialize_with = "present")]
     pub allow_offline_access: Option<bool>,
     /// See [`ResourceServer::subject_type_authorization`].
-    #[serde(deserialize_with = "some")]
+    #[serde(deserialize_with = "present")]
     pub subject_type_authorization: Option<SubjectTypeAuthorization>,
 }
 

@@ -8,6 +8,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::management::present;
 use crate::registration::{self, ClientMetadata};
 use crate::tenant::{DcrEdge, InvalidRedirectUris};
 
@@ -386,11 +387,6 @@ fn unwritable() -> String {
 
 fn unreadable() -> String {
     "the client's stored members cannot be read".to_owned()
-}
-
-/// A member that was sent; `null` is a value like others.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 fn no<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {

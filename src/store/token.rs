@@ -21,6 +21,7 @@ pub use self::verifier::Verifier;
 use serde::{Deserialize, Serialize};
 
 use super::db;
+use crate::management::is_scope_token;
 use crate::tenant::Domain;
 
 /// Who issues the store's own tokens: their `iss`.
@@ -173,8 +174,7 @@ fn unchecked_issuer(token: &str) -> Option<String> {
 
 /// Whether `text` is a list of scopes (RFC 6749 §3.3).
 pub fn is_scope(text: &str) -> bool {
-    text.split(' ')
-        .all(|token| !token.is_empty() && token.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)))
+    text.split(' ').all(is_scope_token)
 }
 
 /// Those of a list of scopes that the Management API does not know.

@@ -1,8 +1,5 @@
 //! The Management API's clients over HTTP.
 
-use std::sync::Barrier;
-use std::thread;
-
 use dcr_edge::store::token::{Claims, MANAGEMENT_SCOPES};
 use dcr_edge::store::unix_now;
 use serde_json::{Value, json};
@@ -411,21 +408,12 @@ fn two_changes_at_the_same_time_are_both_kept() {
     let owner = store.owner("default");
     let path = of(&create(&owner, &made()));
     for round in 0..10 {
-        let start = Barrier::new(3);
         let patches = [
             json!({"name": format!("round {round}")}),
             json!({"description": format!("round {round}")}),
             json!({"callbacks": [format!("https://app.example/{round}")]}),
         ];
-        thread::scope(|scope| {
-            for patch in &patches {
-                let (owner, path, start) = (owner.clone(), &path, &start);
-                scope.spawn(move || {
-                    start.wait();
-                    assert_eq!(owner.send("PATCH", path, patch).status, 200);
-                });
-            }
-        });
+        owner.patch_at_once(&path, &patches);
         let after = owner.get(&path).json();
         for patch in &patches {
             for (member, value) in patch.as_object().unwrap() {

@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
-use std::sync::Barrier;
-use std::thread;
 
 use dcr_edge::store::db::{NewAcl, acl_id};
 use dcr_edge::store::token::{Claims, MANAGEMENT_SCOPES};
@@ -316,22 +314,13 @@ fn two_changes_at_the_same_time_are_both_kept() {
     let owner = store.owner("default");
     let path = of(&create(&owner, &block(json!({"match": {"asns": [1]}})))["id"]);
     for round in 0..10 {
-        let start = Barrier::new(3);
         let description = format!("round {round}");
         let patches = [
             json!({"description": description}),
             json!({"priority": round}),
             json!({"rule": {"match": {"asns": [round + 2]}}}),
         ];
-        thread::scope(|scope| {
-            for patch in &patches {
-                let (owner, path, start) = (owner.clone(), &path, &start);
-                scope.spawn(move || {
-                    start.wait();
-                    assert_eq!(owner.send("PATCH", path, patch).status, 200);
-                });
-            }
-        });
+        owner.patch_at_once(&path, &patches);
         let after = owner.get(&path).json();
         assert_eq!(
             (&after["description"], &after["priority"], &after["rule"]["match"]["asns"][0]),

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::thread;
 
 use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::token::{Claims, Keys};
@@ -260,6 +261,20 @@ impl Caller {
     /// A request with a body of JSON
     pub fn send(&self, method: &str, path: &str, body: &Value) -> Answer {
         self.call(method, path, &[("content-type", "application/json")], Some(&body.to_string()))
+    }
+
+    /// A `PATCH` of each of these, all at the same moment, each of which has to be answered with 200
+    pub fn patch_at_once(&self, path: &str, patches: &[Value]) {
+        let start = Barrier::new(patches.len());
+        thread::scope(|scope| {
+            for patch in patches {
+                let (caller, start) = (self.clone(), &start);
+                scope.spawn(move || {
+                    start.wait();
+                    assert_eq!(caller.send("PATCH", path, patch).status, 200);
+                });
+            }
+        });
     }
 
     /// `PATCH` of the settings

@@ -2,8 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Database, Error};
-use crate::registration::prefixed_id;
+use super::{Database, Error, random_id};
 
 /// What kind of object it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,15 +25,15 @@ impl DocumentKind {
         }
     }
 
-    /// A new object's id; `None` if the system has no randomness.
-    pub fn new_id(self) -> Option<String> {
+    /// A new object's id.
+    pub fn new_id(self) -> Result<String, Error> {
         let (prefix, length) = match self {
             Self::ResourceServer => ("rs_", 22),
             // As long as the hosted product's.
             Self::Connection => ("con_", 16),
             Self::ClientGrant => ("cgr_", 16),
         };
-        prefixed_id(prefix, length, &mut |buffer: &mut [u8]| getrandom::fill(buffer)).ok()
+        random_id(prefix, length)
     }
 
     /// Most of them that a tenant may have.
@@ -74,6 +73,8 @@ pub struct DocumentQuery {
     pub offset: u64,
     /// How many are wanted.
     pub limit: u32,
+    /// Whether it is wanted how many there are: all of them are looked at for that.
+    pub with_total: bool,
 }
 
 /// Some objects.
@@ -81,8 +82,8 @@ pub struct DocumentQuery {
 pub struct DocumentPage {
     /// In the order of creation.
     pub documents: Vec<Document>,
-    /// How many there are of which `members` holds, wherever they stand.
-    pub total: u64,
+    /// How many there are of which `members` holds, wherever they stand; if that is wanted.
+    pub total: Option<u64>,
 }
 
 /// Tenants' APIs, connections and client grants. A tenant is named by its slot, and never sees another's.

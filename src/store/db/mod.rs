@@ -26,6 +26,7 @@ use async_trait::async_trait;
 use super::admission::{NewClient, Refusal};
 use super::clock::Now;
 use crate::edge_api::Changes;
+use crate::registration::prefixed_id;
 use crate::tenant::{Domain, Name, Tenant};
 
 /// What opening does where there is no database.
@@ -171,6 +172,19 @@ pub enum Error {
     /// The database failed while it was in use.
     #[error("the database failed: {0}")]
     Failed(String),
+}
+
+impl Error {
+    /// The system's random source gave nothing.
+    pub fn no_randomness() -> Self {
+        Self::Failed("the system has no randomness".to_owned())
+    }
+}
+
+/// A new id: `prefix` and so many random characters.
+fn random_id(prefix: &str, length: usize) -> Result<String, Error> {
+    let mut random = |buffer: &mut [u8]| getrandom::fill(buffer);
+    prefixed_id(prefix, length, &mut random).map_err(|_| Error::no_randomness())
 }
 
 /// Changes a tenant by `change`, whoever else changes it meanwhile; `Ok(None)` if there is no such tenant. Nothing is

@@ -6,9 +6,8 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Database, Error};
+use super::{Database, Error, random_id};
 use crate::acl::{Effect, NetworkAcl, Rule, Size};
-use crate::registration::prefixed_id;
 use crate::store::blocking;
 use crate::store::clock::rfc3339;
 
@@ -18,9 +17,9 @@ const ID_PREFIX: &str = "acl_";
 /// Random characters of an access rule's id, each of 62: 130 bits.
 const ID_LENGTH: usize = 22;
 
-/// A new access rule's id: `acl_` and 22 characters of `[0-9A-Za-z]`; `None` if the system has no randomness.
-pub fn acl_id() -> Option<String> {
-    prefixed_id(ID_PREFIX, ID_LENGTH, &mut |buffer: &mut [u8]| getrandom::fill(buffer)).ok()
+/// A new access rule's id: `acl_` and 22 characters of `[0-9A-Za-z]`.
+pub fn acl_id() -> Result<String, Error> {
+    random_id(ID_PREFIX, ID_LENGTH)
 }
 
 /// Whether `text` has the form of an access rule's id.

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::App;
 use super::error::{EdgeError, Reason};
 use crate::edge_api::{
-    AclCount, AclCounts, Changes, MAX_ACL_COUNTS, REQUEST_ID_HEADER, RegisterClient, RegisteredClient,
+    AclCount, AclCounts, Changes, MAX_ACL_COUNTS, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, is_harmless_id,
     shortened_user_agent,
 };
 use crate::registration::is_client_id;
@@ -84,9 +84,8 @@ pub async fn log_refusal(
 
 /// A request's id, unless it could harm a log.
 fn harmless_id(value: &HeaderValue) -> Option<String> {
-    let harmless = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    let id = value.to_str().ok()?;
-    ((1..=128).contains(&id.len()) && id.bytes().all(harmless)).then(|| id.to_owned())
+    let id = value.to_str().ok().filter(|id| is_harmless_id(id.as_bytes()))?;
+    Some(id.to_owned())
 }
 
 fn sha256_digest(text: &str) -> Result<[u8; 32], EdgeError> {

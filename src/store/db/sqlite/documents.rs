@@ -106,13 +106,17 @@ impl DocumentRow {
 #[async_trait]
 impl Documents for Sqlite {
     async fn documents(&self, tenant: u32, kind: DocumentKind, query: &DocumentQuery) -> Result<DocumentPage, Error> {
-        let DocumentQuery { members, after, offset, limit } = query;
+        let DocumentQuery { members, after, offset, limit, with_total } = query;
         let of_one_client = members.iter().any(|(name, values)| *name == "client_id" && values.len() == 1);
         let statements = if of_one_client { &GRANTS_OF_CLIENT } else { statements(kind) };
         let members = to_json(&members.iter().map(|(name, values)| (*name, values)).collect::<BTreeMap<_, _>>())?;
         let mut snapshot = self.readers.begin().await?;
-        let total: i64 =
-            sqlx::query_scalar(statements.count).bind(tenant).bind(&members).fetch_one(&mut *snapshot).await?;
+        let total: Option<i64> = if *with_total {
+            let count = sqlx::query_scalar(statements.count).bind(tenant).bind(&members);
+            Some(count.fetch_one(&mut *snapshot).await?)
+        } else {
+            None
+        };
         let rows: Vec<DocumentRow> = sqlx::query_as(statements.list)
             .bind(tenant)
             .bind(&members)
@@ -122,7 +126,7 @@ impl Documents for Sqlite {
             .fetch_all(&mut *snapshot)
             .await?;
         let documents = rows.into_iter().map(DocumentRow::stored).collect::<Result<_, _>>()?;
-        Ok(DocumentPage { documents, total: count(total)? })
+        Ok(DocumentPage { documents, total: total.map(count).transpose()? })
     }
 
     async fn document(&self, tenant: u32, kind: DocumentKind, id: &str) -> Result<Option<Document>, Error> {

@@ -1,8 +1,7 @@
 //! Clients.
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +13,7 @@ use std::collections::BTreeMap;
 use super::access::Access;
 use super::body::{checked, json_body, json_object};
 use super::fields::Fields;
+use super::id::Id;
 use super::paging::Paging;
 use super::parameters::Parameters;
 use crate::registration::{ClientSecret, client_id, client_secret};
@@ -104,15 +104,6 @@ impl<'a> WithSecret<'a> {
     }
 }
 
-/// A page of clients with how many there are.
-#[derive(Serialize)]
-struct Page {
-    start: u64,
-    limit: u32,
-    total: u64,
-    clients: Vec<Map<String, Value>>,
-}
-
 /// Which clients are listed.
 pub struct Filter {
     app_types: Vec<AppType>,
@@ -157,15 +148,11 @@ pub async fn list(
     State(app): State<App>,
 ) -> Result<Response, ManagementError> {
     require_read(&access)?;
-    let (start, limit) = (paging.start(), paging.per_page);
-    let page = app.database.clients(access.stored.slot, &filter.app_types, start, limit).await?;
+    let (slot, start) = (access.stored.slot, paging.start());
+    let page = app.database.clients(slot, &filter.app_types, start, paging.per_page).await?;
     let shown = |client| fields.of(&Shown::new(&access, client)?);
     let clients = page.clients.into_iter().map(shown).collect::<Result<Vec<_>, ManagementError>>()?;
-    Ok(if paging.include_totals {
-        Json(Page { start, limit, total: page.total, clients }).into_response()
-    } else {
-        Json(clients).into_response()
-    })
+    Ok(paging.answer("clients", paging.include_totals.then_some(page.total), clients))
 }
 
 /// `POST /api/v2/clients`
@@ -183,14 +170,9 @@ pub async fn create(access: Access, State(app): State<App>, request: Request) ->
 }
 
 /// `GET /api/v2/clients/{id}`
-pub async fn show(
-    access: Access,
-    fields: Fields,
-    State(app): State<App>,
-    id: ClientId,
-) -> Result<Response, ManagementError> {
+pub async fn show(access: Access, fields: Fields, State(app): State<App>, id: Id) -> Result<Response, ManagementError> {
     require_read(&access)?;
-    let found = app.database.client(access.stored.slot, &client_of(id)?).await?.ok_or_else(unknown)?;
+    let found = app.database.client(access.stored.slot, &id.or(unknown)?).await?.ok_or_else(unknown)?;
     Ok(Json(fields.of(&Shown::new(&access, found)?)?).into_response())
 }
 
@@ -198,7 +180,7 @@ pub async fn show(
 pub async fn change(
     access: Access,
     State(app): State<App>,
-    id: ClientId,
+    id: Id,
     request: Request,
 ) -> Result<Response, ManagementError> {
     access.require("update:clients")?;
@@ -213,24 +195,24 @@ pub async fn change(
         let changed = patch.clone().applied(&client.data, client.is_dynamic, rules);
         changed.map_err(ManagementError::invalid_body)
     };
-    let id = client_of(id)?;
+    let id = id.or(unknown)?;
     let changed = update_client(&*app.database, access.stored.slot, &id, unix_millis(), change).await?;
     Ok(Json(Shown::new(&access, changed.ok_or_else(unknown)?)?).into_response())
 }
 
 /// `DELETE /api/v2/clients/{id}`
-pub async fn delete(access: Access, State(app): State<App>, id: ClientId) -> Result<StatusCode, ManagementError> {
+pub async fn delete(access: Access, State(app): State<App>, id: Id) -> Result<StatusCode, ManagementError> {
     access.require("delete:clients")?;
-    if let Ok(id) = client_of(id) {
+    if let Ok(id) = id.or(unknown) {
         app.database.delete_client(access.stored.slot, &id).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /api/v2/clients/{id}/rotate-secret`
-pub async fn rotate_secret(access: Access, State(app): State<App>, id: ClientId) -> Result<Response, ManagementError> {
+pub async fn rotate_secret(access: Access, State(app): State<App>, id: Id) -> Result<Response, ManagementError> {
     access.require("update:client_keys")?;
-    let (slot, id) = (access.stored.slot, client_of(id)?);
+    let (slot, id) = (access.stored.slot, id.or(unknown)?);
     let found = app.database.client(slot, &id).await?.ok_or_else(unknown)?;
     if !found.has_secret {
         return Err(ManagementError::invalid_body("token_endpoint_auth_method: a public client has no secret"));
@@ -239,14 +221,6 @@ pub async fn rotate_secret(access: Access, State(app): State<App>, id: ClientId)
     let changed = app.database.replace_client_secret(slot, &id, sha256(&secret), unix_millis()).await?;
     let changed = Shown::new(&access, changed.ok_or_else(unknown)?)?;
     Ok(WithSecret::response(changed, Some(&secret), StatusCode::OK))
-}
-
-/// The id in the path.
-type ClientId = Result<Path<String>, PathRejection>;
-
-/// An id that is no text is nobody's.
-fn client_of(id: ClientId) -> Result<String, ManagementError> {
-    id.map(|Path(id)| id).map_err(|_| unknown())
 }
 
 fn unknown() -> ManagementError {
@@ -268,7 +242,7 @@ fn new_secret() -> Result<ClientSecret, ManagementError> {
 }
 
 fn no_randomness() -> ManagementError {
-    db::Error::Failed("the system has no randomness".to_owned()).into()
+    db::Error::no_randomness().into()
 }
 
 fn sha256(secret: &ClientSecret) -> [u8; 32] {

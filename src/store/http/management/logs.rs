@@ -5,11 +5,12 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::access::Access;
 use super::fields::Fields;
-use super::paging::{Checkpoint, Paging};
+use super::paging::{Checkpoint, Page, Paging};
 use super::parameters::Parameters;
 use crate::store::clock::rfc3339;
 use crate::store::db::{self, LogEvent, LogFilter, LogOrder, LogQuery};
@@ -41,13 +42,16 @@ pub async fn list(
         return Ok(Json(logs).into_response());
     }
     let total = app.database.log_total(slot, query.filter.as_ref()).await?;
-    let mut page = Map::new();
-    page.insert("start".to_owned(), paging.start().into());
-    page.insert("limit".to_owned(), limit.into());
-    page.insert("length".to_owned(), logs.len().into());
-    page.insert("total".to_owned(), total.into());
-    page.insert("logs".to_owned(), logs.into());
-    Ok(Json(page).into_response())
+    let length = logs.len();
+    Ok(Json(LogPage { length, page: Page { paging, total, name: "logs", entries: logs } }).into_response())
+}
+
+/// A page of the log also says how many events it has.
+#[derive(Serialize)]
+struct LogPage {
+    length: usize,
+    #[serde(flatten)]
+    page: Page<Value>,
 }
 
 /// `GET /api/v2/logs/{id}`

@@ -8,7 +8,7 @@
 //! | `/api/v2/resource-servers`, `/connections`, `/client-grants`, each with `/{id}` | `resources` |
 //! | `/api/v2/logs`, `/api/v2/logs/{id}` | `logs` |
 //!
-//! What they share: `access`, `body`, `fields`, `paging`, `parameters`, `warning`.
+//! What they share: `access`, `body`, `fields`, `id`, `paging`, `parameters`, `warning`.
 
 mod access;
 mod acl_patch;
@@ -16,6 +16,7 @@ mod acl_warnings;
 mod body;
 mod clients;
 mod fields;
+mod id;
 mod logs;
 mod network_acls;
 mod paging;

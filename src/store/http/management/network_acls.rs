@@ -1,8 +1,7 @@
 //! Access rules.
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -14,11 +13,12 @@ use super::access::Access;
 use super::acl_patch::patched;
 use super::acl_warnings;
 use super::body::{json_body, json_object};
+use super::id::Id;
 use super::paging::Paging;
 use crate::acl::NetworkAcl;
 use crate::store::blocking;
 use crate::store::clock::{rfc3339, unix_millis};
-use crate::store::db::{self, NewAcl, StoredAcl, acl_id, update_network_acl};
+use crate::store::db::{NewAcl, StoredAcl, acl_id, update_network_acl};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
 
@@ -42,26 +42,12 @@ impl From<StoredAcl> for Shown {
     }
 }
 
-/// A page of access rules with how many there are.
-#[derive(Serialize)]
-struct Page {
-    start: u64,
-    limit: u32,
-    total: u64,
-    network_acls: Vec<Shown>,
-}
-
 /// `GET /api/v2/network-acls`
 pub async fn list(access: Access, paging: Paging, State(app): State<App>) -> Result<Response, ManagementError> {
     access.require("read:network_acls")?;
-    let (start, limit) = (paging.start(), paging.per_page);
-    let page = app.database.network_acls(access.stored.slot, start, limit).await?;
+    let page = app.database.network_acls(access.stored.slot, paging.start(), paging.per_page).await?;
     let network_acls: Vec<Shown> = page.acls.into_iter().map(Shown::from).collect();
-    Ok(if paging.include_totals {
-        Json(Page { start, limit, total: page.total, network_acls }).into_response()
-    } else {
-        Json(network_acls).into_response()
-    })
+    Ok(paging.answer("network_acls", paging.include_totals.then_some(page.total), network_acls))
 }
 
 /// `POST /api/v2/network-acls`
@@ -73,7 +59,7 @@ pub async fn create(access: Access, State(app): State<App>, request: Request) ->
         Ok::<_, ManagementError>((NewAcl::new(&acl)?, acl.rule))
     };
     let (acl, rule) = blocking::run(read).await??;
-    let id = acl_id().ok_or_else(|| db::Error::Failed("the system has no randomness".to_owned()))?;
+    let id = acl_id()?;
     let created = app.database.create_network_acl(access.stored.slot, &id, &acl, unix_millis()).await?;
     let created = created.ok_or_else(ManagementError::tenant_deleted)?;
     let mut response = (StatusCode::CREATED, Json(Shown::from(created))).into_response();
@@ -85,9 +71,9 @@ pub async fn create(access: Access, State(app): State<App>, request: Request) ->
 }
 
 /// `GET /api/v2/network-acls/{id}`
-pub async fn show(access: Access, State(app): State<App>, id: AclId) -> Result<Response, ManagementError> {
+pub async fn show(access: Access, State(app): State<App>, id: Id) -> Result<Response, ManagementError> {
     access.require("read:network_acls")?;
-    let found = app.database.network_acl(access.stored.slot, &acl_of(id)?).await?;
+    let found = app.database.network_acl(access.stored.slot, &id.or(unknown)?).await?;
     Ok(Json(Shown::from(found.ok_or_else(unknown)?)).into_response())
 }
 
@@ -95,7 +81,7 @@ pub async fn show(access: Access, State(app): State<App>, id: AclId) -> Result<R
 pub async fn replace(
     access: Access,
     State(app): State<App>,
-    id: AclId,
+    id: Id,
     request: Request,
 ) -> Result<Response, ManagementError> {
     access.require("update:network_acls")?;
@@ -107,7 +93,7 @@ pub async fn replace(
 pub async fn change(
     access: Access,
     State(app): State<App>,
-    id: AclId,
+    id: Id,
     request: Request,
 ) -> Result<Response, ManagementError> {
     access.require("update:network_acls")?;
@@ -120,15 +106,10 @@ pub async fn change(
 }
 
 /// `DELETE /api/v2/network-acls/{id}`
-pub async fn delete(
-    access: Access,
-    State(app): State<App>,
-    id: AclId,
-    parts: Parts,
-) -> Result<Response, ManagementError> {
+pub async fn delete(access: Access, State(app): State<App>, id: Id, parts: Parts) -> Result<Response, ManagementError> {
     access.require("delete:network_acls")?;
     let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Ok(id) = acl_of(id) {
+    if let Ok(id) = id.or(unknown) {
         let slot = access.stored.slot;
         app.acl_counts.write_rule(&*app.database, slot, &id).await;
         if app.database.delete_network_acl(slot, &id).await? {
@@ -138,14 +119,6 @@ pub async fn delete(
     Ok(response)
 }
 
-/// The id in the path.
-type AclId = Result<Path<String>, PathRejection>;
-
-/// An id that is no text is nobody's.
-fn acl_of(id: AclId) -> Result<String, ManagementError> {
-    id.map(|Path(id)| id).map_err(|_| unknown())
-}
-
 fn unknown() -> ManagementError {
     ManagementError::new(StatusCode::NOT_FOUND, "inexistent_network_acl", "The tenant has no such network ACL")
 }
@@ -153,11 +126,11 @@ fn unknown() -> ManagementError {
 async fn update(
     app: &App,
     access: Access,
-    id: AclId,
+    id: Id,
     parts: Parts,
     change: impl Fn(&StoredAcl) -> Result<NetworkAcl, ManagementError> + Send + Sync + 'static,
 ) -> Result<Response, ManagementError> {
-    let (slot, id) = (access.stored.slot, acl_of(id)?);
+    let (slot, id) = (access.stored.slot, id.or(unknown)?);
     app.acl_counts.write_rule(&*app.database, slot, &id).await;
     let changed = update_network_acl(&*app.database, slot, &id, unix_millis(), change).await?.ok_or_else(unknown)?;
     let (has_effect, was_or_is_active) = (changed.has_effect(), changed.before.active || changed.after.active);

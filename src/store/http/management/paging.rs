@@ -1,7 +1,10 @@
 //! Lists in pages.
 
+use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::parameters::Parameters;
 use crate::store::http::error::ManagementError;
@@ -38,6 +41,14 @@ impl Paging {
         u64::from(self.page).saturating_mul(self.per_page.into())
     }
 
+    /// The part of a list that was asked for: the entries alone, or with `total` if that is told.
+    pub fn answer<T: Serialize>(self, name: &'static str, total: Option<u64>, entries: Vec<T>) -> Response {
+        match total {
+            Some(total) => Json(Page { paging: self, total, name, entries }).into_response(),
+            None => Json(entries).into_response(),
+        }
+    }
+
     fn parse(parameters: &[(String, String)]) -> Result<Self, ManagementError> {
         let mut paging = Self { page: 0, per_page: PER_PAGE, include_totals: false };
         for (name, value) in parameters {
@@ -52,6 +63,29 @@ impl Paging {
             }
         }
         Ok(paging)
+    }
+}
+
+/// A part of a list with how many entries there are in all: `start`, `limit`, `total`, and the entries under `name`.
+pub struct Page<T> {
+    /// Which part.
+    pub paging: Paging,
+    /// How many there are.
+    pub total: u64,
+    /// The list's name.
+    pub name: &'static str,
+    /// The part.
+    pub entries: Vec<T>,
+}
+
+impl<T: Serialize> Serialize for Page<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut page = serializer.serialize_map(Some(4))?;
+        page.serialize_entry("start", &self.paging.start())?;
+        page.serialize_entry("limit", &self.paging.per_page)?;
+        page.serialize_entry("total", &self.total)?;
+        page.serialize_entry(self.name, &self.entries)?;
+        page.end()
     }
 }
 

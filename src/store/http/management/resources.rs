@@ -1,8 +1,7 @@
 //! APIs, connections and client grants: objects that are listed, created, shown, changed and deleted alike.
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
@@ -13,13 +12,14 @@ use serde_json::{Map, Value};
 use super::access::Access;
 use super::body::{json_body, json_object};
 use super::fields::Fields;
+use super::id::Id;
 use super::paging::{Checkpoint, Paging};
 use super::parameters::Parameters;
 use crate::management::{
     ClientGrant, ClientGrantPatch, Connection, ConnectionPatch, ResourceServer, ResourceServerPatch,
 };
 use crate::store::clock::unix_millis;
-use crate::store::db::{self, Document, DocumentKind, DocumentQuery, update_document};
+use crate::store::db::{self, Document, DocumentKind, DocumentPage, DocumentQuery, update_document};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
 use crate::store::token::management_domain;
@@ -141,36 +141,31 @@ async fn list<R: Resource>(
     let checkpoint = if R::HAS_CHECKPOINTS { Checkpoint::parse(&parameters)? } else { None };
     let query = match checkpoint {
         // One more shows whether there are more.
-        Some(checkpoint) => {
-            DocumentQuery { members, after: checkpoint.from, offset: 0, limit: checkpoint.take.saturating_add(1) }
-        }
-        None => DocumentQuery { members, after: 0, offset: paging.start(), limit: paging.per_page },
-    };
-    let page = app.database.documents(access.stored.slot, R::KIND, &query).await?;
-    let mut documents = page.documents;
-    let mut answer = Map::new();
-    match checkpoint {
-        Some(checkpoint) => {
-            let take = usize::try_from(checkpoint.take).unwrap_or(usize::MAX);
-            let has_more = documents.len() > take;
-            documents.truncate(take);
-            if let Some(last) = documents.last().filter(|_| has_more) {
-                answer.insert("next".to_owned(), last.number.to_string().into());
-            }
-        }
-        None if paging.include_totals => {
-            answer.insert("start".to_owned(), paging.start().into());
-            answer.insert("limit".to_owned(), paging.per_page.into());
-            answer.insert("total".to_owned(), page.total.into());
+        Some(Checkpoint { from, take }) => {
+            DocumentQuery { members, after: from, limit: take.saturating_add(1), ..DocumentQuery::default() }
         }
         None => {
-            let listed = documents.iter().map(|document| shown::<R>(document).and_then(|shown| fields.of(&shown)));
-            return Ok(Json(listed.collect::<Result<Vec<_>, _>>()?).into_response());
+            let with_total = paging.include_totals;
+            DocumentQuery { members, after: 0, offset: paging.start(), limit: paging.per_page, with_total }
         }
+    };
+    let DocumentPage { mut documents, total } = app.database.documents(access.stored.slot, R::KIND, &query).await?;
+    let next = checkpoint.and_then(|Checkpoint { take, .. }| {
+        let take = usize::try_from(take).unwrap_or(usize::MAX);
+        let has_more = documents.len() > take;
+        documents.truncate(take);
+        documents.last().filter(|_| has_more).map(|last| last.number.to_string())
+    });
+    let listed = documents.iter().map(|document| shown::<R>(document).and_then(|shown| fields.of(&shown)));
+    let listed: Vec<Map<String, Value>> = listed.collect::<Result<_, _>>()?;
+    if checkpoint.is_none() {
+        return Ok(paging.answer(R::PLURAL, total, listed));
     }
-    let listed =
-        documents.iter().map(|document| shown::<R>(document).and_then(|shown| fields.of(&shown).map(Value::Object)));
-    answer.insert(R::PLURAL.to_owned(), Value::Array(listed.collect::<Result<_, _>>()?));
+    let mut answer = Map::new();
+    answer.insert(R::PLURAL.to_owned(), listed.into());
+    if let Some(next) = next {
+        answer.insert("next".to_owned(), next.into());
+    }
     Ok(Json(answer).into_response())
 }
 
@@ -184,7 +179,7 @@ async fn create<R: Resource>(
     let (_, body) = json_body(request).await?;
     let new: R = json_object(&body)?;
     new.check().map_err(ManagementError::invalid_body)?;
-    let id = R::KIND.new_id().ok_or_else(|| db::Error::Failed("the system has no randomness".to_owned()))?;
+    let id = R::KIND.new_id()?;
     let data = written(&new)?;
     let created = app.database.create_document(access.stored.slot, R::KIND, &id, &data, unix_millis()).await?;
     let created = created.ok_or_else(ManagementError::tenant_deleted)?;
@@ -199,7 +194,7 @@ async fn show<R: Resource>(
     id: Id,
 ) -> Result<Response, ManagementError> {
     access.require(&format!("read:{}", R::PLURAL))?;
-    let found = app.database.document(access.stored.slot, R::KIND, &named::<R>(id)?).await?;
+    let found = app.database.document(access.stored.slot, R::KIND, &id.or(unknown::<R>)?).await?;
     Ok(Json(fields.of(&shown::<R>(&found.ok_or_else(unknown::<R>)?)?)?).into_response())
 }
 
@@ -217,7 +212,7 @@ async fn change<R: Resource>(
         let changed = read::<R>(before)?.apply(patch.clone()).map_err(ManagementError::invalid_body)?;
         written(&changed)
     };
-    let (slot, id) = (access.stored.slot, named::<R>(id)?);
+    let (slot, id) = (access.stored.slot, id.or(unknown::<R>)?);
     let changed = update_document(&*app.database, slot, R::KIND, &id, unix_millis(), change).await?;
     Ok(Json(shown::<R>(&changed.ok_or_else(unknown::<R>)?)?).into_response())
 }
@@ -225,18 +220,10 @@ async fn change<R: Resource>(
 /// `DELETE /api/v2/{resource}/{id}`
 async fn delete<R: Resource>(access: Access, State(app): State<App>, id: Id) -> Result<Response, ManagementError> {
     access.require(&format!("delete:{}", R::PLURAL))?;
-    if let Ok(id) = named::<R>(id) {
+    if let Ok(id) = id.or(unknown::<R>) {
         app.database.delete_document(access.stored.slot, R::KIND, &id).await?;
     }
     Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-/// The id in the path.
-type Id = Result<Path<String>, PathRejection>;
-
-/// An id that is no text is nobody's.
-fn named<R: Resource>(id: Id) -> Result<String, ManagementError> {
-    id.map(|Path(id)| id).map_err(|_| unknown::<R>())
 }
 
 fn unknown<R: Resource>() -> ManagementError {
