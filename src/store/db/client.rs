@@ -20,6 +20,8 @@ pub struct StoredClient {
     pub issued_at: u64,
     /// When it was changed last, in UNIX milliseconds.
     pub updated_at: u64,
+    /// When an authorization server asked for it last, in UNIX seconds, as far as that was noted; `None` if none ever did.
+    pub last_used_at: Option<u64>,
     /// What can be changed of it.
     pub data: ClientData,
 }
@@ -78,6 +80,19 @@ pub trait Clients {
 
     /// Deletes a client, if there is one.
     async fn delete_client(&self, tenant: u32, client_id: &str) -> Result<(), Error>;
+
+    /// Notes that an authorization server asked for the client. Neither its version nor its date of change moves.
+    async fn note_client_use(&self, tenant: u32, client_id: &str, now: u64) -> Result<(), Error>;
+}
+
+/// How much older than now the last use of a client has to be to be noted again, in seconds.
+const USE_INTERVAL: u64 = 3_600;
+
+/// Notes that an authorization server asked for the client that was read as `stored`, unless that was noted within the
+/// last hour.
+pub async fn note_use(database: &dyn Database, tenant: u32, stored: &StoredClient, now: u64) -> Result<(), Error> {
+    let is_noted = stored.last_used_at.is_some_and(|last| now / 1_000 < last.saturating_add(USE_INTERVAL));
+    if is_noted { Ok(()) } else { database.note_client_use(tenant, &stored.client_id, now).await }
 }
 
 /// Changes a client by `change`, whoever else changes it meanwhile; `Ok(None)` if the tenant in this slot has no such

@@ -17,7 +17,7 @@ const BLOCK_BITS: u32 = 11;
 macro_rules! columns {
     () => {
         "number, client_id, version, is_dynamic, client_secret_sha256 IS NOT NULL AS has_secret, issued_at, \
-         updated_at, metadata, app_type, owner"
+         updated_at, last_used_at, metadata, app_type, owner"
     };
 }
 
@@ -136,6 +136,16 @@ impl Clients for Sqlite {
         }
         Ok(())
     }
+
+    async fn note_client_use(&self, tenant: u32, client_id: &str, now: u64) -> Result<(), Error> {
+        sqlx::query("UPDATE clients SET last_used_at = ? WHERE client_id = ? AND tenant = ?")
+            .bind(column(now / 1_000))
+            .bind(client_id)
+            .bind(tenant)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -147,6 +157,7 @@ struct ClientRow {
     has_secret: bool,
     issued_at: i64,
     updated_at: Option<i64>,
+    last_used_at: Option<i64>,
     metadata: String,
     app_type: String,
     /// JSON.
@@ -167,6 +178,7 @@ impl ClientRow {
             has_secret: self.has_secret,
             issued_at,
             updated_at: self.updated_at.map_or(Ok(issued_at.saturating_mul(1_000)), count)?,
+            last_used_at: self.last_used_at.map(count).transpose()?,
             data: ClientData { metadata: self.metadata, app_type, owner: owner.unwrap_or_default() },
         })
     }

@@ -1,0 +1,13 @@
+-- When an authorization server asked for a client last, in UNIX seconds; NULL if none ever did. The mode says which guard
+-- rails a client got when it was made.
+ALTER TABLE clients ADD COLUMN last_used_at INTEGER;
+ALTER TABLE clients ADD COLUMN third_party_security_mode TEXT NOT NULL DEFAULT 'strict';
+
+-- Whether the operator lets the tenant's owner choose the permissive mode.
+ALTER TABLE tenants ADD COLUMN permissive_eligible INTEGER NOT NULL DEFAULT 0;
+
+-- The oldest first of those that registered themselves and that no server ever asked for.
+CREATE INDEX clients_unused ON clients (tenant, issued_at) WHERE last_used_at IS NULL AND is_dynamic = 1;
+
+-- Whether, and what, a tenant grants by default.
+CREATE INDEX client_grants_default ON client_grants (tenant) WHERE client_id IS NULL;
