@@ -5,10 +5,12 @@
 
 mod client_grant;
 mod connection;
+mod redirection_policy;
 mod resource_server;
 
 pub use client_grant::{ClientGrant, ClientGrantPatch, SubjectType, Whose};
 pub use connection::{Connection, ConnectionPatch};
+pub use redirection_policy::RedirectionPolicy;
 pub use resource_server::{
     ClientAuthorization, ClientPolicy, ResourceServer, ResourceServerPatch, Scope, SubjectTypeAuthorization,
     UserAuthorization, UserPolicy,

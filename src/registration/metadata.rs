@@ -118,6 +118,14 @@ pub fn check(body: &[u8], rules: &DcrEdge) -> Result<ClientMetadata, Rejection> 
     })
 }
 
+/// Checks one redirect URI as [`check`] does.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_redirect_uri(uri: &str, rules: &DcrEdge) -> Result<(), &'static str> {
+    redirect_uri::check(uri, rules).map(|_| ())
+}
+
 /// The members that were sent and not looked at yet.
 struct Members(BTreeMap<String, Json>);
 
@@ -293,14 +301,24 @@ fn is_language_tag(tag: &str) -> bool {
         && tag.split('-').all(is_subtag)
 }
 
-/// A text that people read, perhaps on a consent page: nothing in it may hide, reverse or break what surrounds it.
+/// A name, contact, software id or version.
 fn check_text(text: &str) -> Result<&str, &'static str> {
+    if text.is_empty() || text.chars().nth(MAX_TEXT_CHARACTERS).is_some() {
+        Err("must be 1 to 255 characters")
+    } else {
+        check_readable(text)
+    }
+}
+
+/// A text that people read, perhaps on a consent page: nothing in it may hide, reverse or break what surrounds it.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_readable(text: &str) -> Result<&str, &'static str> {
     let misleads = |c: char| {
         c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    if text.is_empty() || text.chars().nth(MAX_TEXT_CHARACTERS).is_some() {
-        Err("must be 1 to 255 characters")
-    } else if text.contains(misleads) {
+    if text.contains(misleads) {
         Err("control, line-break and text-direction characters are not allowed")
     } else if text.chars().all(is_invisible) {
         Err("must have a character that can be seen")

@@ -18,7 +18,7 @@ mod redirect_uri;
 mod response;
 
 pub use credentials::{ClientSecret, RandomError, client_id, client_secret, is_client_id, prefixed_id};
-pub use metadata::{ClientMetadata, check};
+pub use metadata::{ClientMetadata, check, check_readable, check_redirect_uri};
 pub use response::response;
 
 /// Longest request body, in bytes, unless the operator configures another: 64 KiB.

@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::management::present;
+use crate::management::{RedirectionPolicy, present};
 use crate::registration::{self, ClientMetadata};
 use crate::tenant::{DcrEdge, InvalidRedirectUris};
 
@@ -71,17 +71,6 @@ impl AppType {
     }
 }
 
-/// Where errors of an authorization request go.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RedirectionPolicy {
-    /// Never to the client's callback.
-    #[default]
-    OpenRedirectProtection,
-    /// To the client's callback.
-    AllowAlways,
-}
-
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AuthMethod {
@@ -127,10 +116,11 @@ pub struct OwnerData {
 impl OwnerData {
     fn check(&self) -> Result<(), String> {
         let is_longer = |text: &str, most: usize| text.chars().nth(most).is_some();
-        if let Some(description) = &self.description
-            && (is_longer(description, MAX_DESCRIPTION) || description.contains(char::is_control))
-        {
-            return Err(format!("description: expected {MAX_DESCRIPTION} characters at most, none of them control"));
+        if let Some(description) = &self.description {
+            if is_longer(description, MAX_DESCRIPTION) {
+                return Err(format!("description: expected {MAX_DESCRIPTION} characters at most"));
+            }
+            registration::check_readable(description).map_err(|rule| format!("description: {rule}"))?;
         }
         if self.client_metadata.len() > MAX_CLIENT_METADATA {
             return Err(format!("client_metadata: expected {MAX_CLIENT_METADATA} members at most"));
@@ -160,6 +150,7 @@ impl OwnerData {
 #[serde(deny_unknown_fields)]
 pub struct ClientRequest {
     name: String,
+    #[serde(default)]
     callbacks: Vec<String>,
     description: Option<String>,
     logo_uri: Option<String>,
@@ -167,8 +158,7 @@ pub struct ClientRequest {
     #[serde(default)]
     token_endpoint_auth_method: AuthMethod,
     app_type: Option<AppType>,
-    #[serde(default)]
-    client_metadata: BTreeMap<String, String>,
+    client_metadata: Option<BTreeMap<String, String>>,
     #[serde(default)]
     redirection_policy: RedirectionPolicy,
     #[serde(default, rename = "is_first_party", deserialize_with = "no")]
@@ -190,19 +180,19 @@ impl ClientRequest {
         let mut members = Map::new();
         set_name(&mut members, self.name)?;
         set_or_remove(&mut members, "logo_uri", self.logo_uri);
-        members.insert("redirect_uris".to_owned(), self.callbacks.into());
+        set_callbacks(&mut members, self.callbacks);
         members.insert("token_endpoint_auth_method".to_owned(), value_of(self.token_endpoint_auth_method)?);
         if let Some(app_type) = self.app_type {
             members.insert("application_type".to_owned(), app_type.application_type().into());
         }
-        let (metadata, checked) = registered(members, &grants, &rejecting(rules))?;
+        let (metadata, registered_type) = registered(members, &grants, &rejecting(rules))?;
         let owner = OwnerData {
             description: self.description.filter(|text| !text.is_empty()),
-            client_metadata: self.client_metadata,
+            client_metadata: self.client_metadata.unwrap_or_default(),
             redirection_policy: self.redirection_policy,
         };
         owner.check()?;
-        Ok(ClientData { metadata, app_type: self.app_type.unwrap_or_else(|| AppType::registered(&checked)), owner })
+        Ok(ClientData { metadata, app_type: self.app_type.unwrap_or(registered_type), owner })
     }
 }
 
@@ -237,8 +227,8 @@ impl ClientPatch {
 
     /// The client after the change. An error names the member and the rule.
     ///
-    /// Callbacks are checked under the tenant's rules if they change; those that the client has had since other rules
-    /// were in force stay.
+    /// Callbacks that the client did not have are checked under the tenant's rules; those that it has had since other
+    /// rules were in force may stay.
     pub fn applied(self, client: &ClientData, is_dynamic: bool, rules: &DcrEdge) -> Result<ClientData, String> {
         let mut members: Map<String, Value> = serde_json::from_str(&client.metadata).map_err(|_| unreadable())?;
         let shown = Registered::read(&client.metadata).ok_or_else(unreadable)?;
@@ -252,22 +242,24 @@ impl ClientPatch {
         }
         let grants = self.grant_types.unwrap_or_else(|| stored_grants.clone());
         if let Some(name) = self.name {
+            // A registration's name is kept without the blanks around it.
+            forget_languages(&mut members, "client_name", Some(name.trim()));
             set_name(&mut members, name)?;
         }
         if let Some(logo_uri) = self.logo_uri {
+            forget_languages(&mut members, "logo_uri", logo_uri.as_deref());
             set_or_remove(&mut members, "logo_uri", logo_uri);
         }
         if let Some(app_type) = self.app_type {
             members.insert("application_type".to_owned(), app_type.application_type().into());
         }
         if let Some(callbacks) = self.callbacks {
-            members.insert("redirect_uris".to_owned(), callbacks.into());
+            check_new_callbacks(&callbacks, &shown.redirect_uris, rules)?;
+            set_callbacks(&mut members, callbacks);
         }
-        let has_other_callbacks = members.get("redirect_uris") != before.get("redirect_uris");
-        let rules = if has_other_callbacks { rejecting(rules) } else { DcrEdge::default() };
         let mut changed = client.clone();
         if members != before || grants != stored_grants {
-            changed.metadata = registered(members, &grants, &rules)?.0;
+            changed.metadata = registered(members, &grants, &DcrEdge::default())?.0;
         }
         changed.app_type = self.app_type.unwrap_or(changed.app_type);
         let owner = &mut changed.owner;
@@ -290,7 +282,8 @@ pub struct Registered {
     pub client_name: Option<String>,
     /// The address of its picture.
     pub logo_uri: Option<String>,
-    /// Its callbacks.
+    /// Its callbacks. One that only acts on its own behalf has none.
+    #[serde(default)]
     pub redirect_uris: Vec<String>,
     /// What it may ask for tokens with.
     pub grant_types: Vec<String>,
@@ -310,27 +303,35 @@ impl Registered {
 }
 
 fn check_grants(grants: &[GrantType], is_confidential: bool, made_by_owner: bool) -> Result<(), String> {
-    let rule = if !grants.contains(&GrantType::AuthorizationCode) {
-        "must include authorization_code"
-    } else if !grants.contains(&GrantType::ClientCredentials) || (is_confidential && made_by_owner) {
-        return Ok(());
-    } else if made_by_owner {
-        "client_credentials needs a client with a secret: token_endpoint_auth_method client_secret_post"
-    } else {
+    let has = |grant| grants.contains(&grant);
+    let rule = if has(GrantType::ClientCredentials) && !made_by_owner {
         "client_credentials is not for a client that registered itself"
+    } else if has(GrantType::ClientCredentials) && !is_confidential {
+        "client_credentials needs a client with a secret: token_endpoint_auth_method client_secret_post"
+    } else if !has(GrantType::AuthorizationCode) && !acts_for_itself(grants) {
+        "must include authorization_code, unless client_credentials is the only one"
+    } else {
+        return Ok(());
     };
     Err(format!("grant_types: {rule}"))
 }
 
-/// The members as they are registered: as JSON, and as the checker has them.
+/// Whether a client with these grants has no users, who would be redirected to it.
+fn acts_for_itself(grants: &[GrantType]) -> bool {
+    !grants.is_empty() && grants.iter().all(|grant| *grant == GrantType::ClientCredentials)
+}
+
+/// The members as they are registered, as JSON, and the type of application that they show.
 fn registered(
     mut members: Map<String, Value>,
     grants: &[GrantType],
     rules: &DcrEdge,
-) -> Result<(String, ClientMetadata), String> {
+) -> Result<(String, AppType), String> {
+    if acts_for_itself(grants) {
+        return Ok((registered_without_users(members)?, AppType::NonInteractive));
+    }
     members.insert("grant_types".to_owned(), value_of(grants)?);
-    let body = serde_json::to_vec(&members).map_err(|_| unwritable())?;
-    let metadata = registration::check(&body, rules).map_err(|rejection| renamed(&rejection.description))?;
+    let metadata = checked(&members, rules)?;
     // The checker leaves out what nobody may register for himself.
     let json = if grants.contains(&GrantType::ClientCredentials) {
         let mut json = value_of(&metadata)?;
@@ -341,7 +342,39 @@ fn registered(
     } else {
         serde_json::to_string(&metadata).map_err(|_| unwritable())?
     };
-    Ok((json, metadata))
+    Ok((json, AppType::registered(&metadata)))
+}
+
+/// The members of a client that only acts on its own behalf: none of those that redirects need.
+fn registered_without_users(mut members: Map<String, Value>) -> Result<String, String> {
+    if members.contains_key("redirect_uris") {
+        return Err("callbacks: a client whose only grant is client_credentials has none; send []".to_owned());
+    }
+    // The checker knows only clients with redirects, and what it says of the other members holds here, too.
+    set_callbacks(&mut members, vec!["https://localhost/".to_owned()]);
+    members.remove("application_type");
+    let mut json = value_of(checked(&members, &DcrEdge::default())?)?;
+    if let Value::Object(members) = &mut json {
+        for member in ["redirect_uris", "response_types", "application_type"] {
+            members.remove(member);
+        }
+        members.insert("grant_types".to_owned(), value_of([GrantType::ClientCredentials])?);
+    }
+    Ok(json.to_string())
+}
+
+/// The members as a registration's checker has them.
+fn checked(members: &Map<String, Value>, rules: &DcrEdge) -> Result<ClientMetadata, String> {
+    let body = serde_json::to_vec(members).map_err(|_| unwritable())?;
+    registration::check(&body, rules).map_err(|rejection| renamed(&rejection.description))
+}
+
+/// Checks those callbacks that are not among the `old` ones.
+fn check_new_callbacks(callbacks: &[String], old: &[String], rules: &DcrEdge) -> Result<(), String> {
+    for (index, callback) in callbacks.iter().enumerate().filter(|(_, callback)| !old.contains(callback)) {
+        registration::check_redirect_uri(callback, rules).map_err(|rule| format!("callbacks[{index}]: {rule}"))?;
+    }
+    Ok(())
 }
 
 /// What breaks a rule is refused, even where a registration would leave it out: the owner means what is in the list.
@@ -368,6 +401,23 @@ fn set_name(members: &mut Map<String, Value>, name: String) -> Result<(), String
     }
     members.insert("client_name".to_owned(), name.into());
     Ok(())
+}
+
+fn set_callbacks(members: &mut Map<String, Value>, callbacks: Vec<String>) {
+    if callbacks.is_empty() {
+        members.remove("redirect_uris");
+    } else {
+        members.insert("redirect_uris".to_owned(), callbacks.into());
+    }
+}
+
+/// Takes a member's language-tagged forms (RFC 7591 §2.2) away if it changes to `text` or is taken away: a server would
+/// still show them to users.
+fn forget_languages(members: &mut Map<String, Value>, member: &str, text: Option<&str>) {
+    let stays = text.is_some() && members.get(member).and_then(Value::as_str) == text;
+    if !stays {
+        members.retain(|name, _| name.split_once('#').is_none_or(|(tagged, _)| tagged != member));
+    }
 }
 
 fn set_or_remove(members: &mut Map<String, Value>, member: &str, text: Option<String>) {

@@ -45,6 +45,14 @@ fn stored_hash(folder: &Folder, client: &Value) -> Option<Vec<u8>> {
     })
 }
 
+fn stored_metadata(folder: &Folder, id: &str) -> Value {
+    let metadata: String = folder.with_tables(async |pool| {
+        let select = sqlx::query_scalar("SELECT metadata FROM clients WHERE client_id = ?").bind(id);
+        select.fetch_one(pool).await.unwrap()
+    });
+    serde_json::from_str(&metadata).unwrap()
+}
+
 #[test]
 fn an_owner_makes_sees_changes_and_deletes_a_client() {
     let folder = Folder::with_default_tenant();
@@ -136,19 +144,13 @@ fn a_client_that_registered_itself_is_known_as_such_and_its_other_members_stay()
     assert!(create(&owner, &made()).get("external_metadata_type").is_none());
 
     assert_eq!(owner.send("PATCH", &path, &json!({"name": "Known"})).json()["external_metadata_type"], "dcr");
-    let metadata: String = folder.with_tables(async |pool| {
-        sqlx::query_scalar("SELECT metadata FROM clients WHERE client_id = ?")
-            .bind(client_id(1))
-            .fetch_one(pool)
-            .await
-            .unwrap()
-    });
     let mut expected = registration["metadata"].clone();
+    expected.as_object_mut().unwrap().remove("client_name#de");
     expected["client_name"] = json!("Known");
     expected["grant_types"] = json!(["authorization_code"]);
     expected["response_types"] = json!(["code"]);
     expected["application_type"] = json!("web");
-    assert_eq!(serde_json::from_str::<Value>(&metadata).unwrap(), expected);
+    assert_eq!(stored_metadata(&folder, &client_id(1)), expected);
 
     store.edge().put_client("default", &client_id(2), &confidential());
     let grants = json!({"grant_types": ["authorization_code", "client_credentials"]});
@@ -268,7 +270,9 @@ fn bad_input_is_refused_and_the_member_named() {
         ("name", json!(1), "name: "),
         ("name", Value::Null, "name: invalid type: null"),
         ("description", json!("x".repeat(141)), "description: expected 140"),
-        ("description", json!("a\nb"), "description: expected"),
+        ("description", json!("a\nb"), "description: control, line-break"),
+        ("description", json!("a\u{202e}b"), "description: control, line-break and text-direction"),
+        ("description", json!("\u{200b} "), "description: must have a character that can be seen"),
         ("logo_uri", json!("http://a.example/"), "logo_uri: http is allowed only for"),
         ("callbacks", json!([]), "callbacks: 1 to 50 are required"),
         ("callbacks", Value::Null, "callbacks: invalid type: null"),
@@ -278,7 +282,8 @@ fn bad_input_is_refused_and_the_member_named() {
         ("callbacks", json!([uri, 1]), "callbacks[1]: invalid type"),
         ("grant_types", json!([]), "grant_types: must include authorization_code"),
         ("grant_types", json!(["refresh_token"]), "grant_types: must include authorization_code"),
-        ("grant_types", json!(["client_credentials"]), "grant_types: must include authorization_code"),
+        ("grant_types", json!(["client_credentials"]), "callbacks: a client whose only grant is client_credentials"),
+        ("grant_types", json!(["client_credentials", "refresh_token"]), "grant_types: must include authorization_code"),
         ("grant_types", json!(["authorization_code", "implicit"]), "grant_types[1]: unknown variant"),
         ("app_type", json!("rms"), "app_type: unknown variant"),
         ("client_metadata", eleven.into(), "client_metadata: expected 10 members at most"),
@@ -306,10 +311,10 @@ fn bad_input_is_refused_and_the_member_named() {
         body[member] = value;
         assert_refused(&owner.send("POST", PATH, &body), says);
     }
-    for missing in ["name", "callbacks"] {
+    for (missing, says) in [("name", "missing field `name`"), ("callbacks", "callbacks: 1 to 50 are required")] {
         let mut body = made();
         body.as_object_mut().unwrap().remove(missing);
-        assert_refused(&owner.send("POST", PATH, &body), &format!("missing field `{missing}`"));
+        assert_refused(&owner.send("POST", PATH, &body), says);
     }
     let web = json!({"name": "x", "callbacks": ["cursor://a/cb"], "app_type": "spa"});
     assert_refused(&owner.send("POST", PATH, &web), "app_type: web does not go with private-use");
@@ -343,8 +348,105 @@ fn callbacks_that_stricter_rules_came_after_stay_until_they_change() {
     assert_eq!(owner.send("PATCH", &path, &json!({"name": "x"})).json()["callbacks"], created["callbacks"]);
     let whole = json!({"name": "y", "callbacks": created["callbacks"]});
     assert_eq!(owner.send("PATCH", &path, &whole).json()["name"], "y");
+    let more = json!({"callbacks": ["https://other.example/cb", "https://app.example/cb", "https://app.example/2"]});
+    assert_refused(&owner.send("PATCH", &path, &more), "callbacks[2]: this host is not one of those");
     let more = json!({"callbacks": ["https://other.example/cb", "https://app.example/cb"]});
-    assert_refused(&owner.send("PATCH", &path, &more), "callbacks[1]: this host is not one of those");
+    assert_eq!(owner.send("PATCH", &path, &more).json()["callbacks"], more["callbacks"]);
+    let fewer = json!({"callbacks": ["https://app.example/cb"]});
+    assert_eq!(owner.send("PATCH", &path, &fewer).json()["callbacks"], fewer["callbacks"]);
+    let gone = owner.send("PATCH", &path, &json!({"callbacks": ["https://other.example/cb"]}));
+    assert_eq!(gone.status, 200);
+    // Once it is gone it is a new one.
+    assert_refused(&owner.send("PATCH", &path, &fewer), "callbacks[0]: this host is not one of those");
+}
+
+#[test]
+fn a_name_and_a_picture_of_the_owners_take_those_in_all_languages_away() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let tagged = ["client_name#de", "client_name#fr", "logo_uri#de"];
+    let mut registration = public();
+    for (member, value) in [
+        ("client_name#de", "Ihre Bank"),
+        ("client_name#fr", "Votre banque"),
+        ("logo_uri", "https://app.example/l.png"),
+        ("logo_uri#de", "https://app.example/de.png"),
+        ("tos_uri#de", "https://app.example/de"),
+    ] {
+        registration["metadata"][member] = json!(value);
+    }
+    for (number, patch, left) in [
+        (1, json!({"name": " Test ", "logo_uri": "https://app.example/l.png", "description": "d"}), &tagged[..]),
+        (2, json!({"name": "Known"}), &["logo_uri#de"]),
+        (3, json!({"logo_uri": "https://app.example/other.png"}), &["client_name#de", "client_name#fr"]),
+        (4, json!({"logo_uri": null}), &["client_name#de", "client_name#fr"]),
+        (5, json!({"name": "Known", "logo_uri": ""}), &[]),
+    ] {
+        let id = client_id(number);
+        assert_eq!(store.edge().put_client("default", &id, &registration).status, 201);
+        assert_eq!(owner.send("PATCH", &format!("{PATH}/{id}"), &patch).status, 200);
+        let stored = stored_metadata(&folder, &id);
+        let still: Vec<_> = tagged.into_iter().filter(|member| stored.get(member).is_some()).collect();
+        assert_eq!(still, left, "{patch}");
+        assert_eq!(stored["tos_uri#de"], "https://app.example/de");
+    }
+}
+
+#[test]
+fn null_stands_for_what_a_new_client_need_not_have() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let mut with_nulls = made();
+    for member in ["client_metadata", "description", "logo_uri"] {
+        with_nulls[member] = Value::Null;
+    }
+    let created = create(&store.owner("default"), &with_nulls);
+    for member in ["client_metadata", "description", "logo_uri"] {
+        assert_eq!(created.get(member), None, "{member}");
+    }
+}
+
+#[test]
+fn a_client_that_only_acts_for_itself_needs_no_callbacks_and_has_none() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let machine = json!({"name": "Nightly job", "grant_types": ["client_credentials"]});
+    let created = create(&owner, &machine);
+    let id = created["client_id"].as_str().unwrap();
+    let path = of(&created);
+    assert!(created["client_secret"].is_string());
+    assert_eq!(
+        (&created["callbacks"], &created["grant_types"], &created["app_type"]),
+        (&json!([]), &json!(["client_credentials"]), &json!("non_interactive"))
+    );
+    let stored = json!({"client_name": "Nightly job", "grant_types": ["client_credentials"],
+                        "token_endpoint_auth_method": "client_secret_post"});
+    assert_eq!(stored_metadata(&folder, id), stored);
+    let renamed = json!({"name": "Job", "app_type": "regular_web", "callbacks": []});
+    assert_eq!(owner.send("PATCH", &path, &renamed).json()["app_type"], "regular_web");
+    assert_eq!(stored_metadata(&folder, id).as_object().unwrap().len(), 3);
+
+    let mut public = machine.clone();
+    public["token_endpoint_auth_method"] = json!("none");
+    assert_refused(&owner.send("POST", PATH, &public), "grant_types: client_credentials needs a client with a secret");
+    let with_users = json!({"grant_types": ["authorization_code", "client_credentials"]});
+    assert_refused(&owner.send("PATCH", &path, &with_users), "callbacks: 1 to 50 are required");
+    let callbacks = json!({"callbacks": ["https://app.example/cb"]});
+    assert_refused(&owner.send("PATCH", &path, &callbacks), "callbacks: a client whose only grant is");
+    let mut both = with_users.clone();
+    both["callbacks"] = callbacks["callbacks"].clone();
+    assert_eq!(owner.send("PATCH", &path, &both).status, 200);
+    let stored = stored_metadata(&folder, id);
+    assert_eq!((&stored["response_types"], &stored["redirect_uris"]), (&json!(["code"]), &both["callbacks"]));
+    let back = json!({"grant_types": ["client_credentials"], "callbacks": []});
+    assert_eq!(owner.send("PATCH", &path, &back).json()["callbacks"], json!([]));
+    assert_eq!(stored_metadata(&folder, id).as_object().unwrap().len(), 3);
+
+    store.edge().put_client("default", &client_id(2), &confidential());
+    let dynamic = owner.send("PATCH", &format!("{PATH}/{}", client_id(2)), &back);
+    assert_refused(&dynamic, "grant_types: client_credentials is not for a client that registered itself");
 }
 
 #[test]
