@@ -53,7 +53,7 @@ enum Command {
     },
     /// Print a token
     Token {
-        /// The tenant whose Management API the token opens
+        /// The tenant whose Management API the token opens, or whose clients
         #[arg(long)]
         tenant: Option<Name>,
         /// What the token opens
@@ -185,9 +185,13 @@ impl From<LimitArgs> for RateLimitChange {
 
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum TokenKind {
+    /// The Management API of one tenant
     #[default]
     Management,
+    /// The edge's interface, for Envoy
     Edge,
+    /// One tenant's clients, for its authorization server: to read and to authenticate them
+    Server,
 }
 
 impl From<TokenKind> for token::Kind {
@@ -195,6 +199,7 @@ impl From<TokenKind> for token::Kind {
         match kind {
             TokenKind::Management => Self::Management,
             TokenKind::Edge => Self::Edge,
+            TokenKind::Server => Self::Server,
         }
     }
 }

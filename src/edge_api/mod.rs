@@ -3,17 +3,23 @@
 //! | call | meaning |
 //! |---|---|
 //! | `PUT /edge/v1/tenants/{tenant}/clients/{client_id}` | [`RegisterClient`] in, [`RegisteredClient`] out: 201, or 200 if that client is there already. Idempotent |
+//! | `GET /edge/v1/tenants/{tenant}/clients/{client_id}` | [`ClientInformation`] out: what an authorization server needs to know of a client; 404 if the tenant has none such |
+//! | `POST /edge/v1/tenants/{tenant}/clients/{client_id}/authenticate` | `{"client_secret": …}` in, 204 out; 401 `invalid_client` for a client that is unknown, public or has another secret |
 //! | `GET /edge/v1/changes?after=N&instance=ID&signals=a,b` | [`Changes`] of tenants since change `N`; `signals` are those that this edge has a source for, beyond the built-in ones ([`crate::acl::Signal`]) |
 //! | `POST /edge/v1/acl-counts` | [`AclCounts`] in, 204 out: what access rules did since this worker's last report |
 //!
-//! Both need a bearer token of the kind `edge`. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer
+//! All need a bearer token of the kind `edge`, save that `authenticate` needs one of the kind `server`, of that tenant; a
+//! client is given to both. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer
 //! without it came from something else on the way, such as Envoy's own 503.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
+use crate::management::{Permission, RedirectionPolicy, SubjectType};
 use crate::tenant;
 
 /// Response header by which the edge knows the store, and its version of these words.
@@ -126,6 +132,67 @@ pub struct RegisteredClient {
     pub client_id: String,
     /// When it was registered, in UNIX seconds (RFC 7591 §3.2.1).
     pub client_id_issued_at: u64,
+}
+
+/// A client as an authorization server sees it: RFC 7591 §3.2.1 without the secret, and what it may do.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ClientInformation {
+    /// Its id.
+    pub client_id: String,
+    /// When it was registered, in UNIX seconds.
+    pub client_id_issued_at: u64,
+    /// The RFC 7591 members as registered, or as the tenant's owner changed them.
+    #[serde(flatten)]
+    pub metadata: Map<String, Value>,
+    /// The owner's texts by name.
+    pub client_metadata: BTreeMap<String, String>,
+    /// What the server has to hold it to.
+    pub policy: ThirdPartyPolicy,
+}
+
+/// What an authorization server holds a third party's client to.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ThirdPartyPolicy {
+    /// Whether an authorization request needs a `code_challenge` of the method `S256` (RFC 7636).
+    pub require_pkce: bool,
+    /// The APIs that it may have tokens for, each with the most scopes. There are no others.
+    pub grants: Vec<EffectiveGrant>,
+    /// The names of the connections that its users may log in with. There are no others.
+    pub connections: Vec<String>,
+    /// Whether users are asked.
+    pub consent: Consent,
+    /// Whether a refresh token is good for one use (RFC 9700 §4.14).
+    pub refresh_token_rotation: bool,
+    /// Whether a loopback redirect URI stands for all ports (RFC 8252 §7.3).
+    pub loopback_any_port: bool,
+    /// Where errors of authorization requests go.
+    pub redirection_policy: RedirectionPolicy,
+}
+
+/// What a client may ask of an API at this moment.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EffectiveGrant {
+    /// The identifier of the API.
+    pub audience: String,
+    /// The most scopes that a token may have.
+    pub scope: Vec<String>,
+    /// Whose behalf the tokens are on.
+    pub subject_type: SubjectType,
+}
+
+impl From<Permission> for EffectiveGrant {
+    fn from(permission: Permission) -> Self {
+        let Permission { audience, scope, subject_type, .. } = permission;
+        Self { audience, scope, subject_type }
+    }
+}
+
+/// Whether users are asked for their consent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consent {
+    /// Always: a server may remember what a user consented to, and never skips the question for a client.
+    Always,
 }
 
 /// What changed since a change number, or everything.

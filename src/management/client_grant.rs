@@ -1,8 +1,10 @@
 //! Client grants: which client may have tokens for which API, with which scopes.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{MAX_SCOPES, is_scope, present, text};
+use super::{MAX_SCOPES, ResourceServer, is_scope, is_system_api, present, text};
 
 /// What a client, or every third-party client without a grant of its own, may ask of an API.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -30,7 +32,7 @@ pub enum Whose {
 }
 
 /// Whose behalf tokens are on.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectType {
     /// The client's own.
@@ -113,6 +115,59 @@ impl ClientGrant {
     }
 }
 
+/// What a client may ask of an API at this moment.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Permission {
+    /// The identifier of the API.
+    pub audience: String,
+    /// Whose behalf the tokens are on.
+    pub subject_type: SubjectType,
+    /// The most scopes that a token may have, in the order of the grant, or in that of the API if all are allowed.
+    pub scope: Vec<String>,
+    /// Which kind of grant allows it.
+    pub source: PermissionSource,
+}
+
+/// Which kind of grant a permission is from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PermissionSource {
+    /// The client's own.
+    ClientGrant,
+    /// The default for third-party clients.
+    Default,
+}
+
+/// What a third-party client may do, by its own grants and the defaults, each with its API.
+///
+/// For one API and subject type the client's own grant wins, even if it allows less. A grant allows nothing where the
+/// API is a system API or its policy denies all, and if the API has none of the scopes that it names.
+pub fn effective_permissions(grants: Vec<(ClientGrant, ResourceServer)>) -> Vec<Permission> {
+    let is_own = |grant: &ClientGrant| matches!(grant.whose, Whose::Client(_));
+    let own = grants.iter().filter(|(grant, _)| is_own(grant));
+    let own: HashSet<_> = own.map(|(grant, _)| (grant.audience.clone(), grant.subject_type)).collect();
+    let permission = |(grant, api): (ClientGrant, ResourceServer)| {
+        let is_own = is_own(&grant);
+        let ClientGrant { audience, scope, subject_type, allow_all_scopes, .. } = grant;
+        if is_system_api(&audience) || !api.subject_type_authorization.allows_grants(subject_type) {
+            return None;
+        }
+        let of_api = api.scopes.into_iter().map(|scope| scope.value);
+        let scope: Vec<String> = if allow_all_scopes {
+            of_api.collect()
+        } else {
+            let of_api: HashSet<String> = of_api.collect();
+            scope.into_iter().filter(|scope| of_api.contains(scope)).collect()
+        };
+        let source = if is_own { PermissionSource::ClientGrant } else { PermissionSource::Default };
+        let wins = is_own || !own.contains(&(audience.clone(), subject_type));
+        // All scopes of an API that has none yet are an access all the same.
+        let allows = allow_all_scopes || !scope.is_empty();
+        (wins && allows).then_some(Permission { audience, subject_type, scope, source })
+    };
+    grants.into_iter().filter_map(permission).collect()
+}
+
 /// A change of a grant: each member that is there replaces the one that was. `null` stands for none.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -156,7 +211,7 @@ fn scope<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
     if let Some(place) = scopes.iter().position(|scope| !is_scope(scope)) {
         return Err(error(format_args!("entry {place}: expected a scope without blanks, quotes and backslashes")));
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     scopes.retain(|scope| seen.insert(scope.clone()));
     Ok(scopes)
 }
@@ -212,6 +267,84 @@ mod tests {
         ] {
             let error = grant(value.clone()).unwrap_err();
             assert!(error.contains(says), "{value}: {error}");
+        }
+    }
+
+    /// The permissions by these grants, at APIs `a` with the scopes `r` and `w`, `b` without scopes, and `APIS`.
+    fn permissions(grants: &[Value], apis: &[Value]) -> Value {
+        let mut all = vec![json!({"identifier": "a", "scopes": [{"value": "r"}, {"value": "w"}]})];
+        all.splice(0..0, apis.iter().cloned());
+        all.push(json!({"identifier": "b"}));
+        let with_api = |value: &Value| {
+            let api = all.iter().find(|api| api["identifier"] == value["audience"]).unwrap();
+            (grant(value.clone()).unwrap(), serde_json::from_value(api.clone()).unwrap())
+        };
+        serde_json::to_value(effective_permissions(grants.iter().map(with_api).collect())).unwrap()
+    }
+
+    fn default(audience: &str, scope: Value) -> Value {
+        json!({"default_for": "third_party_clients", "audience": audience, "subject_type": "user", "scope": scope})
+    }
+
+    fn own(audience: &str, subject_type: &str, scope: Value) -> Value {
+        json!({"client_id": "c", "audience": audience, "subject_type": subject_type, "scope": scope})
+    }
+
+    fn permission(audience: &str, subject_type: &str, scope: Value, source: &str) -> Value {
+        json!({"audience": audience, "subject_type": subject_type, "scope": scope, "source": source})
+    }
+
+    #[test]
+    fn a_clients_own_grant_wins_over_the_default_for_its_api_and_subject_type() {
+        assert_eq!(permissions(&[], &[]), json!([]));
+        let by_default = permission("a", "user", json!(["r", "w"]), "default");
+        let both = default("a", json!(["r", "w"]));
+        assert_eq!(permissions(&[both.clone()], &[]), json!([by_default]));
+        for (grants, expected) in [
+            (
+                [both.clone(), own("a", "user", json!(["r"]))],
+                json!([permission("a", "user", json!(["r"]), "client_grant")]),
+            ),
+            ([own("a", "user", json!([])), both.clone()], json!([])),
+            (
+                [both, own("a", "client", json!(["w"]))],
+                json!([by_default, permission("a", "client", json!(["w"]), "client_grant")]),
+            ),
+        ] {
+            assert_eq!(permissions(&grants, &[]), expected);
+        }
+    }
+
+    #[test]
+    fn a_permission_has_the_scopes_that_the_api_has_at_the_moment() {
+        let mut all = own("a", "user", json!([]));
+        all["allow_all_scopes"] = json!(true);
+        assert_eq!(permissions(&[all.clone()], &[])[0]["scope"], json!(["r", "w"]));
+        all["audience"] = json!("b");
+        assert_eq!(permissions(&[all], &[])[0]["scope"], json!([]));
+        assert_eq!(permissions(&[own("a", "user", json!(["w", "gone"]))], &[])[0]["scope"], json!(["w"]));
+        for nothing in [json!([]), json!(["gone"])] {
+            assert_eq!(permissions(&[own("a", "user", nothing)], &[]), json!([]));
+        }
+    }
+
+    #[test]
+    fn system_apis_and_policies_that_deny_all_allow_nothing_whatever_is_granted() {
+        let system = "https://a.example/api/v2/";
+        let api = json!({"identifier": system, "scopes": [{"value": "r"}]});
+        assert_eq!(permissions(&[own(system, "user", json!(["r"])), default(system, json!(["r"]))], &[api]), json!([]));
+        let grants = [own("p", "user", json!(["r"])), own("p", "client", json!(["r"]))];
+        for (user, client, left) in [
+            ("deny_all", "require_client_grant", json!(["client"])),
+            ("allow_all", "deny_all", json!(["user"])),
+            ("deny_all", "deny_all", json!([])),
+            ("require_client_grant", "require_client_grant", json!(["user", "client"])),
+        ] {
+            let policies = json!({"user": {"policy": user}, "client": {"policy": client}});
+            let api = json!({"identifier": "p", "scopes": [{"value": "r"}], "subject_type_authorization": policies});
+            let allowed = permissions(&grants, &[api]);
+            let types: Value = allowed.as_array().unwrap().iter().map(|one| one["subject_type"].clone()).collect();
+            assert_eq!(types, left, "{user} {client}");
         }
     }
 

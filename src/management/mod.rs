@@ -8,12 +8,14 @@ mod connection;
 mod redirection_policy;
 mod resource_server;
 
-pub use client_grant::{ClientGrant, ClientGrantPatch, SubjectType, Whose};
+pub use client_grant::{
+    ClientGrant, ClientGrantPatch, Permission, PermissionSource, SubjectType, Whose, effective_permissions,
+};
 pub use connection::{Connection, ConnectionPatch};
 pub use redirection_policy::RedirectionPolicy;
 pub use resource_server::{
     ClientAuthorization, ClientPolicy, ResourceServer, ResourceServerPatch, Scope, SubjectTypeAuthorization,
-    UserAuthorization, UserPolicy,
+    UserAuthorization, UserPolicy, is_system_api,
 };
 
 use serde::{Deserialize, Deserializer};

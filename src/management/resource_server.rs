@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{MAX_SCOPES, changed_text, is_scope, present, some_text, text};
+use super::{MAX_SCOPES, SubjectType, changed_text, is_scope, present, some_text, text};
+use crate::tenant::Domain;
 
 /// An API whose tokens clients may ask for.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -85,6 +86,22 @@ pub enum ClientPolicy {
     /// Those with a grant.
     #[default]
     RequireClientGrant,
+}
+
+impl SubjectTypeAuthorization {
+    /// Whether clients with a grant may have tokens on this behalf.
+    pub fn allows_grants(&self, subject_type: SubjectType) -> bool {
+        match subject_type {
+            SubjectType::User => self.user.policy != UserPolicy::DenyAll,
+            SubjectType::Client => self.client.policy != ClientPolicy::DenyAll,
+        }
+    }
+}
+
+/// Whether an identifier is that of a tenant's Management API: a system API, which is nobody's to grant.
+pub fn is_system_api(identifier: &str) -> bool {
+    let host = identifier.trim_end_matches('/').strip_prefix("https://").and_then(|rest| rest.strip_suffix("/api/v2"));
+    host.is_some_and(|host| host.parse::<Domain>().is_ok())
 }
 
 /// A change of an API: each member that is there replaces the one that was; `null` takes the name away.

@@ -169,7 +169,7 @@ const MAX_TTL: u64 = 10 * 31_557_600;
 pub struct TokenRequest {
     /// What it opens.
     pub kind: Kind,
-    /// Whose Management API; none for an edge's token.
+    /// Whose Management API or clients; none for an edge's token.
     pub tenant: Option<Name>,
     /// The scopes, separated by spaces; all if absent.
     pub scope: Option<String>,
@@ -186,6 +186,12 @@ pub async fn mint(database: &dyn Database, keys: &Keys, request: TokenRequest, n
     let claims = match (request.kind, request.tenant, request.scope) {
         (Kind::Edge, None, None) => Claims::edge(now, request.ttl),
         (Kind::Edge, ..) => return invalid("a token of the kind edge has no --tenant and no --scope"),
+        (Kind::Server, _, Some(_)) => return invalid("a token of the kind server has no --scope"),
+        (Kind::Server, None, None) => return invalid("name the tenant of the authorization server with --tenant"),
+        (Kind::Server, Some(name), None) => {
+            let stored = database.tenant(&name).await?.ok_or(Error::UnknownTenant(name))?;
+            Claims::server(stored.slot, now, request.ttl)
+        }
         (Kind::Management, None, _) => return invalid("name the tenant of the Management API with --tenant"),
         (Kind::Management, Some(name), scope) => {
             let scope = scope.unwrap_or_else(|| MANAGEMENT_SCOPES.join(" "));

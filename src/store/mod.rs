@@ -7,6 +7,7 @@
 //! | [`db`] | what is kept: one trait, one implementation for each database |
 //! | [`admission`] | whether a registration is accepted under the settings of this moment |
 //! | [`client`] | a client as its tenant's owner sees and changes it |
+//! | [`client_uses`] | which clients authorization servers ask for |
 //! | [`fleet_limit`] | how many clients all edges together may register for a tenant |
 //! | [`clock`] | what time it is |
 //! | [`blocking`] | work that keeps a processor busy, away from the threads that answer requests |
@@ -14,7 +15,7 @@
 //! | [`acl_counts`] | what access rules did, from the edges' reports into the tenants' logs |
 //! | [`edge_signals`] | for which signals the edges have a source |
 //! | [`token`] | bearer tokens: minted and checked |
-//! | [`http`] | the edge's interface, the Management API, health and metrics |
+//! | [`http`] | the interfaces of the edge and of authorization servers, the Management API, health and metrics |
 //! | [`serve`] | listening and stopping |
 //! | [`admin`] | what the command line does to tenants |
 //! | [`stub_authorization_server`] | a stand-in behind a gateway that has no authorization server yet |
@@ -24,6 +25,7 @@ pub mod admin;
 pub mod admission;
 pub mod blocking;
 pub mod client;
+pub mod client_uses;
 pub mod clock;
 pub mod db;
 pub mod edge_signals;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::acl_counts::{self, AclCounts};
+use super::client_uses::ClientUses;
 use super::clock::Clock;
 use super::db::Database;
 use super::http::metrics::Metrics;
@@ -58,6 +59,7 @@ pub async fn serve(
     let metrics = Arc::new(Metrics::default());
     let clock = Clock::of_this_machine()?;
     let (writer, writing) = Writer::start(Arc::clone(&database), Arc::clone(&metrics), clock);
+    let (client_uses, noting) = ClientUses::start(Arc::clone(&database));
     let acl_counts = Arc::new(AclCounts::new(Arc::clone(&metrics)));
     let regularly =
         Arc::clone(&acl_counts).write_regularly(Arc::clone(&database), acl_counts::INTERVAL, stopping.clone());
@@ -73,6 +75,7 @@ pub async fn serve(
         database: Arc::clone(&database),
         writer,
         clock,
+        client_uses,
         verifier,
         metrics,
         acl_counts: Arc::clone(&acl_counts),
@@ -95,7 +98,12 @@ pub async fn serve(
         _ = tokio::join!(summing_up, pruning);
         acl_counts.write(&*database).await;
     };
-    let (written, summed_up) = tokio::join!(timeout(QUEUE_GRACE, writing), timeout(QUEUE_GRACE, summed_up));
+    let (written, summed_up, _) = tokio::join!(
+        timeout(QUEUE_GRACE, writing),
+        timeout(QUEUE_GRACE, summed_up),
+        // What is not noted by then is noted when the client is used again.
+        timeout(QUEUE_GRACE, noting)
+    );
     if written.is_err() {
         tracing::warn!("stopped without waiting for every registration; whoever got no answer may ask again");
     }

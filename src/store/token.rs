@@ -30,6 +30,9 @@ pub const ISSUER: &str = "dcr-store";
 /// Audience of the edge's tokens.
 const EDGE_AUDIENCE: &str = "dcr-store/edge";
 
+/// Audience of authorization servers' tokens.
+const SERVER_AUDIENCE: &str = "dcr-store/server";
+
 /// Every scope of the Management API.
 pub const MANAGEMENT_SCOPES: &[&str] = &[
     "read:tenant_settings",
@@ -70,6 +73,8 @@ pub enum Kind {
     Management,
     /// The edge's interface.
     Edge,
+    /// The clients of one tenant, to read and to authenticate them.
+    Server,
 }
 
 impl Kind {
@@ -78,6 +83,7 @@ impl Kind {
         match self {
             Self::Management => "https://DOMAIN/api/v2/ of the tenant",
             Self::Edge => EDGE_AUDIENCE,
+            Self::Server => SERVER_AUDIENCE,
         }
     }
 }
@@ -91,7 +97,7 @@ pub struct Claims {
     pub aud: String,
     /// What it opens.
     pub kind: Kind,
-    /// The slot of the tenant whose Management API it opens. A slot is never used again, so a token does not follow
+    /// The slot of the tenant whose Management API or clients it opens. A slot is never used again, so a token does not follow
     /// a domain to another tenant. An external issuer knows none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
@@ -119,6 +125,11 @@ impl Claims {
         Self::new(Kind::Management, format!("https://{domain}/api/v2/"), Some(slot), scope, now, ttl)
     }
 
+    /// A token for the authorization server of the tenant in `slot`, valid from `now` for `ttl` seconds.
+    pub fn server(slot: u32, now: u64, ttl: u64) -> Self {
+        Self::new(Kind::Server, SERVER_AUDIENCE.to_owned(), Some(slot), String::new(), now, ttl)
+    }
+
     fn new(kind: Kind, aud: String, slot: Option<u32>, scope: String, now: u64, ttl: u64) -> Self {
         Self { iss: ISSUER.to_owned(), aud, kind, slot, scope, iat: Some(now), nbf: None, exp: now.saturating_add(ttl) }
     }
@@ -133,7 +144,8 @@ impl Claims {
         management_domain(&self.aud)
     }
 
-    /// Whether a token for the Management API may open that of the tenant in `slot`, which answers for its domain.
+    /// Whether a token for one tenant may open the tenant in `slot`: that which answers for the domain of its audience,
+    /// or which the request names.
     pub fn opens(&self, slot: u32) -> bool {
         self.iss != ISSUER || self.slot == Some(slot)
     }
@@ -142,6 +154,7 @@ impl Claims {
     fn check(&self, kind: Kind, now: u64) -> Result<(), Error> {
         let audience_fits = match kind {
             Kind::Edge => self.aud == EDGE_AUDIENCE,
+            Kind::Server => self.aud == SERVER_AUDIENCE,
             Kind::Management => self.management_domain().is_some(),
         };
         if self.kind != kind {

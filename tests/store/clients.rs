@@ -29,6 +29,13 @@ fn without_secret(client: &Value) -> Value {
     client
 }
 
+/// A client as it is shown by itself.
+fn without_permissions(client: &Value) -> Value {
+    let mut client = client.clone();
+    client["effective_permissions"] = json!([]);
+    client
+}
+
 fn assert_refused(answer: &Answer, says: &str) {
     let body = answer.json();
     assert_eq!((answer.status, &body["statusCode"]), (400, &json!(400)), "{says}: {body}");
@@ -76,7 +83,7 @@ fn an_owner_makes_sees_changes_and_deletes_a_client() {
     });
     assert_eq!(shown, expected);
     let path = of(&created);
-    assert_eq!(owner.get(&path).json(), shown);
+    assert_eq!(owner.get(&path).json(), without_permissions(&shown));
     assert_eq!(owner.get(PATH).json(), json!([shown]));
 
     let patch = json!({
@@ -94,7 +101,7 @@ fn an_owner_makes_sees_changes_and_deletes_a_client() {
     expected["updated_at"] = changed.json()["updated_at"].clone();
     assert_eq!((changed.status, changed.json()), (200, expected.clone()));
     assert!(expected["updated_at"].as_str() > expected["created_at"].as_str());
-    assert_eq!(owner.get(&path).json(), expected);
+    assert_eq!(owner.get(&path).json(), without_permissions(&expected));
     // A change that changes nothing is none.
     assert_eq!(
         owner.send("PATCH", &path, &json!({"name": "Other", "callbacks": expected["callbacks"]})).json(),
@@ -138,7 +145,8 @@ fn a_client_that_registered_itself_is_known_as_such_and_its_other_members_stay()
         "grant_types": ["authorization_code"], "token_endpoint_auth_method": "none", "app_type": "regular_web",
         "is_first_party": false, "third_party_security_mode": "strict",
         "redirection_policy": "open_redirect_protection", "external_metadata_type": "dcr",
-        "external_metadata_created_by": "client", "created_at": shown["created_at"], "updated_at": shown["created_at"]
+        "external_metadata_created_by": "client", "created_at": shown["created_at"], "updated_at": shown["created_at"],
+        "effective_permissions": []
     });
     assert_eq!(shown, expected);
     assert!(create(&owner, &made()).get("external_metadata_type").is_none());
@@ -391,6 +399,50 @@ fn a_name_and_a_picture_of_the_owners_take_those_in_all_languages_away() {
         assert_eq!(still, left, "{patch}");
         assert_eq!(stored["tos_uri#de"], "https://app.example/de");
     }
+}
+
+#[test]
+fn an_owner_sees_what_a_client_may_do_and_is_warned_if_that_is_nothing() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    store.edge().put_client("default", &client_id(1), &public());
+    let path = format!("{PATH}/{}", client_id(1));
+    let create = |path: &str, object: Value| {
+        let answer = owner.send("POST", path, &object);
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.json()["id"].as_str().unwrap().to_owned()
+    };
+    let seen = || {
+        let answer = owner.get(&path);
+        let is_warned = answer.header("warning").starts_with("299 - \"This client can reach no API until");
+        (answer.json()["effective_permissions"].clone(), is_warned)
+    };
+    assert_eq!(seen(), (json!([]), true));
+    create("/api/v2/resource-servers", json!({"identifier": "a", "scopes": [{"value": "r"}, {"value": "w"}]}));
+    let grants = "/api/v2/client-grants";
+    create(
+        grants,
+        json!({"default_for": "third_party_clients", "audience": "a", "scope": ["r"], "subject_type": "user"}),
+    );
+    let default = json!([{"audience": "a", "subject_type": "user", "scope": ["r"], "source": "default"}]);
+    assert_eq!(seen(), (default.clone(), false));
+    let own =
+        create(grants, json!({"client_id": client_id(1), "audience": "a", "scope": ["w"], "subject_type": "user"}));
+    let client_grant = json!([{"audience": "a", "subject_type": "user", "scope": ["w"], "source": "client_grant"}]);
+    assert_eq!(seen(), (client_grant.clone(), false));
+
+    let only = owner.get(&format!("{path}?fields=effective_permissions")).json();
+    assert_eq!(only, json!({"effective_permissions": client_grant}));
+    owner.send("PATCH", &format!("{grants}/{own}"), &json!({"scope": []}));
+    assert_eq!(seen(), (json!([]), true));
+    for without in ["fields=name", "fields=effective_permissions&include_fields=false"] {
+        let answer = owner.get(&format!("{path}?{without}"));
+        assert_eq!((answer.json().get("effective_permissions"), answer.header("warning")), (None, ""), "{without}");
+    }
+    owner.call("DELETE", &format!("{grants}/{own}"), &[], None);
+    assert_eq!(seen(), (default, false));
+    assert_eq!(owner.get(PATH).json()[0].get("effective_permissions"), None);
 }
 
 #[test]

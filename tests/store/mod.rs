@@ -14,6 +14,7 @@ mod management;
 mod migration;
 mod network_acls;
 mod resources;
+mod server;
 mod signing_keys;
 mod stub_authorization_server;
 mod token;

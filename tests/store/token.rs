@@ -41,9 +41,18 @@ fn a_token_opens_what_it_was_minted_for_until_it_expires() {
         assert_eq!(keys.check(&token, Kind::Management, NOW + 60 + SKEW - 1).unwrap(), management());
         assert!(matches!(keys.check(&token, Kind::Management, NOW + 60 + SKEW), Err(Error::Expired)));
     }
-    let edge = keys.mint(&Claims::edge(NOW, 60)).unwrap();
-    assert!(keys.check(&edge, Kind::Edge, NOW).is_ok());
-    assert!(matches!(keys.check(&edge, Kind::Management, NOW), Err(Error::WrongKind)));
+    for (claims, kind) in [(Claims::edge(NOW, 60), Kind::Edge), (Claims::server(1, NOW, 60), Kind::Server)] {
+        let token = keys.mint(&claims).unwrap();
+        for other in [Kind::Management, Kind::Edge, Kind::Server] {
+            let checked = keys.check(&token, other, NOW);
+            assert!(if other == kind { checked.is_ok() } else { matches!(checked, Err(Error::WrongKind)) }, "{kind:?}");
+        }
+        // Whoever could change a kind would still need the audience.
+        for other in [Kind::Management, Kind::Edge, Kind::Server].into_iter().filter(|other| *other != kind) {
+            let token = keys.mint(&Claims { kind: other, ..claims.clone() }).unwrap();
+            assert!(matches!(keys.check(&token, other, NOW), Err(Error::WrongAudience(_))));
+        }
+    }
 }
 
 #[test]
@@ -122,6 +131,7 @@ fn the_store_refuses_whoever_has_no_token_for_what_he_asks() {
         mint(of("default.example", now - 121)),
         mint(of("unknown.example", now)),
         mint(Claims::edge(now, 60)),
+        mint(Claims::server(1, now, 60)),
         Keys::from_seeds(&[[8; 32]]).unwrap().mint(&of("default.example", now)).unwrap(),
         "nonsense".to_owned(),
     ];
@@ -226,6 +236,9 @@ fn the_command_line_prints_a_token_alone() {
         (vec!["--tenant", "nobody"], "there is no tenant nobody"),
         (vec![], "--tenant"),
         (vec!["--kind", "edge", "--tenant", "default"], "--tenant"),
+        (vec!["--kind", "server"], "name the tenant of the authorization server with --tenant"),
+        (vec!["--kind", "server", "--tenant", "nobody"], "there is no tenant nobody"),
+        (vec!["--kind", "server", "--tenant", "default", "--scope", "a"], "--scope"),
         (vec!["--tenant", "default", "--scope", "a  b"], "--scope"),
         (vec!["--tenant", "default", "--ttl", "0s"], "a second or more"),
         (vec!["--tenant", "default", "--ttl", "11y"], "10 years at most"),

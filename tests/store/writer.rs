@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dcr_edge::store::acl_counts::AclCounts;
 use dcr_edge::store::admission::NewClient;
+use dcr_edge::store::client_uses::ClientUses;
 use dcr_edge::store::clock::Clock;
 use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::http::metrics::Metrics;
@@ -36,6 +37,7 @@ fn app(database: &Arc<dyn Database>, writer: &Writer, metrics: &Arc<Metrics>, st
         database: Arc::clone(database),
         writer: writer.clone(),
         clock: Clock::of_this_machine().unwrap(),
+        client_uses: ClientUses::start(Arc::clone(database)).0,
         verifier: Arc::new(Verifier::new(Keys::from_seeds(&[[7; 32]]).unwrap(), Arc::clone(database), None)),
         metrics: Arc::clone(metrics),
         acl_counts: Arc::new(AclCounts::new(Arc::clone(metrics))),

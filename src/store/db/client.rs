@@ -56,6 +56,9 @@ pub trait Clients {
     /// The tenant's client with this id.
     async fn client(&self, tenant: u32, client_id: &str) -> Result<Option<StoredClient>, Error>;
 
+    /// SHA-256 of the client's secret; `None` if there is no such client, or if it has no secret.
+    async fn client_secret_sha256(&self, tenant: u32, client_id: &str) -> Result<Option<[u8; 32]>, Error>;
+
     /// Adds a client, whatever the tenant's quota; `None` if the tenant was deleted. No registration is folded into it.
     async fn create_client(&self, tenant: u32, client: &MadeClient, now: u64) -> Result<Option<StoredClient>, Error>;
 

@@ -8,6 +8,7 @@ mod document;
 mod log;
 mod log_filter;
 mod network_acl;
+mod permission;
 mod signing_key;
 mod sqlite;
 
@@ -18,6 +19,7 @@ pub use log_filter::{LogField, LogFilter};
 pub use network_acl::{
     ACLS_SUMMARY, AclPage, AclTotal, ChangedAcl, NetworkAcls, NewAcl, StoredAcl, acl_id, is_acl_id, update_network_acl,
 };
+pub use permission::{Permissions, permissions_of};
 pub use signing_key::{Rotation, SIGNING_KEYS, SigningKeys, StoredKey};
 pub use sqlite::Sqlite;
 
@@ -71,7 +73,7 @@ pub struct Registered {
 
 /// Durable tenants, clients, and what the other traits keep.
 #[async_trait]
-pub trait Database: Clients + NetworkAcls + Documents + Logs + SigningKeys + Send + Sync {
+pub trait Database: Clients + NetworkAcls + Documents + Logs + Permissions + SigningKeys + Send + Sync {
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), Error>;
 

@@ -10,6 +10,7 @@ mod clients;
 mod documents;
 mod network_acls;
 mod open;
+mod permissions;
 mod register;
 mod signing_keys;
 mod tenant_log;

@@ -2,7 +2,7 @@
 //!
 //! | path | for whom |
 //! |---|---|
-//! | `/edge/v1/…` | the filter: [`edge`] |
+//! | `/edge/v1/…` | the filter: [`edge`]; authorization servers: [`server`] |
 //! | `/api/v2/…` | the tenant's owner: [`management`] |
 //! | `/.well-known/jwks.json` | whoever checks the store's tokens: [`jwks`] |
 //! | `/livez`, `/readyz`, `/metrics` | whoever watches the process: [`health`], [`metrics`] |
@@ -13,6 +13,7 @@ pub mod health;
 pub mod jwks;
 pub mod management;
 pub mod metrics;
+pub mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use self::error::{EdgeError, ManagementError};
 use self::metrics::Metrics;
 use super::acl_counts::AclCounts;
+use super::client_uses::ClientUses;
 use super::clock::Clock;
 use super::db::Database;
 use super::edge_signals::EdgeSignals;
@@ -47,6 +49,8 @@ pub struct App {
     pub writer: Writer,
     /// The time.
     pub clock: Clock,
+    /// The way to note that an authorization server asked for a client.
+    pub client_uses: ClientUses,
     /// What checks tokens.
     pub verifier: Arc<Verifier>,
     /// The counters.
@@ -66,7 +70,13 @@ pub fn router(app: App) -> Router {
     Router::new()
         .route(
             "/edge/v1/tenants/{tenant}/clients/{client_id}",
-            put(edge::register).route_layer(middleware::from_fn(edge::log_refusal)),
+            put(edge::register)
+                .route_layer(middleware::from_fn(edge::log_refusal))
+                .merge(get(server::show).layer(middleware::map_response(server::no_store))),
+        )
+        .route(
+            "/edge/v1/tenants/{tenant}/clients/{client_id}/authenticate",
+            post(server::authenticate).layer(middleware::map_response(server::no_store)),
         )
         .route(CHANGES_PATH, get(edge::changes))
         .route(ACL_COUNTS_PATH, post(edge::acl_counts))

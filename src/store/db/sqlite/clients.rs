@@ -51,6 +51,18 @@ impl Clients for Sqlite {
         row.map(ClientRow::stored).transpose()
     }
 
+    async fn client_secret_sha256(&self, tenant: u32, client_id: &str) -> Result<Option<[u8; 32]>, Error> {
+        let hash: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT client_secret_sha256 FROM clients \
+             WHERE client_id = ? AND tenant = ? AND client_secret_sha256 IS NOT NULL",
+        )
+        .bind(client_id)
+        .bind(tenant)
+        .fetch_optional(&self.readers)
+        .await?;
+        hash.map(|hash| hash.try_into().map_err(|_| unreadable("a client's secret"))).transpose()
+    }
+
     async fn create_client(&self, tenant: u32, client: &MadeClient, now: u64) -> Result<Option<StoredClient>, Error> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let row: Option<ClientRow> = sqlx::query_as(returning_client!(

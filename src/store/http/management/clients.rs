@@ -16,11 +16,12 @@ use super::fields::Fields;
 use super::id::Id;
 use super::paging::Paging;
 use super::parameters::Parameters;
-use crate::management::RedirectionPolicy;
+use super::warning::warn;
+use crate::management::{Permission, RedirectionPolicy};
 use crate::registration::{ClientSecret, client_id, client_secret};
 use crate::store::client::{AppType, ClientPatch, ClientRequest, Registered};
 use crate::store::clock::{rfc3339, unix_millis};
-use crate::store::db::{self, MadeClient, StoredClient, update_client};
+use crate::store::db::{self, MadeClient, StoredClient, permissions_of, update_client};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
 
@@ -85,6 +86,20 @@ impl Shown {
         })
     }
 }
+
+/// A client with what it may do.
+#[derive(Serialize)]
+struct WithPermissions {
+    #[serde(flatten)]
+    client: Shown,
+    /// Absent if nobody asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effective_permissions: Option<Vec<Permission>>,
+}
+
+/// The warning in an answer that shows a client without permissions.
+const WITHOUT_PERMISSIONS: &str = "This client can reach no API until it has a client grant, or default permissions for \
+                                   third-party applications are defined: a client grant with default_for.";
 
 /// A client with its secret, which is shown this once.
 #[derive(Serialize)]
@@ -173,8 +188,17 @@ pub async fn create(access: Access, State(app): State<App>, request: Request) ->
 /// `GET /api/v2/clients/{id}`
 pub async fn show(access: Access, fields: Fields, State(app): State<App>, id: Id) -> Result<Response, ManagementError> {
     require_read(&access)?;
-    let found = app.database.client(access.stored.slot, &id.or(unknown)?).await?.ok_or_else(unknown)?;
-    Ok(Json(fields.of(&Shown::new(&access, found)?)?).into_response())
+    let (slot, id) = (access.stored.slot, id.or(unknown)?);
+    let found = app.database.client(slot, &id).await?.ok_or_else(unknown)?;
+    let effective_permissions =
+        if fields.has("effective_permissions") { Some(permissions_of(&*app.database, slot, &id).await?) } else { None };
+    let is_without = effective_permissions.as_ref().is_some_and(Vec::is_empty);
+    let shown = WithPermissions { client: Shown::new(&access, found)?, effective_permissions };
+    let mut response = Json(fields.of(&shown)?).into_response();
+    if is_without {
+        warn(&mut response, WITHOUT_PERMISSIONS);
+    }
+    Ok(response)
 }
 
 /// `PATCH /api/v2/clients/{id}`

@@ -37,14 +37,17 @@ impl Fields {
         Ok(fields)
     }
 
+    /// Whether a member is asked for.
+    pub fn has(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|asked| asked == name) != self.excludes
+    }
+
     /// Those members of `object`.
     pub fn of(&self, object: &impl Serialize) -> Result<Map<String, Value>, ManagementError> {
         let Ok(Value::Object(mut members)) = serde_json::to_value(object) else {
             return Err(db::Error::Failed("an answer cannot be written as JSON".to_owned()).into());
         };
-        if !self.names.is_empty() {
-            members.retain(|name, _| self.names.contains(name) != self.excludes);
-        }
+        members.retain(|name, _| self.has(name));
         Ok(members)
     }
 }

@@ -16,13 +16,12 @@ use super::id::Id;
 use super::paging::{Checkpoint, Paging};
 use super::parameters::Parameters;
 use crate::management::{
-    ClientGrant, ClientGrantPatch, Connection, ConnectionPatch, ResourceServer, ResourceServerPatch,
+    ClientGrant, ClientGrantPatch, Connection, ConnectionPatch, ResourceServer, ResourceServerPatch, is_system_api,
 };
 use crate::store::clock::unix_millis;
 use crate::store::db::{self, Document, DocumentKind, DocumentPage, DocumentQuery, update_document};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
-use crate::store::token::management_domain;
 
 /// What tells one kind of object from another.
 pub trait Resource: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -106,8 +105,7 @@ impl Resource for ClientGrant {
 
 /// A Management API is nobody's to grant, whichever tenant's it is: a token for it opens that tenant.
 fn no_system_api(member: &str, identifier: &str) -> Result<(), String> {
-    let audience = format!("{}/", identifier.trim_end_matches('/'));
-    if management_domain(&audience).is_some() {
+    if is_system_api(identifier) {
         Err(format!("{member}: a Management API is a system API, which is not granted"))
     } else {
         Ok(())
