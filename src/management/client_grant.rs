@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(permissions(&[], &[]), json!([]));
         let by_default = permission("a", "user", json!(["r", "w"]), "default");
         let both = default("a", json!(["r", "w"]));
-        assert_eq!(permissions(&[both.clone()], &[]), json!([by_default]));
+        assert_eq!(permissions(std::slice::from_ref(&both), &[]), json!([by_default]));
         for (grants, expected) in [
             (
                 [both.clone(), own("a", "user", json!(["r"]))],

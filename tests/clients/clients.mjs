@@ -33,7 +33,7 @@ assert.match(partner.client_id, /^tpc_[0-9A-Za-z]{32}$/);
 assert.match(client_secret, /^[0-9A-Za-z_-]{64}$/);
 const { client_id, created_at, updated_at } = partner;
 assert.deepEqual(partner, { ...body, client_id, tenant: "default", created_at, updated_at });
-assert.deepEqual(await clients.get(client_id), partner);
+assert.deepEqual(await clients.get(client_id), { ...partner, effective_permissions: [] });
 assert.deepEqual(await clients.get(client_id, { fields: "name,app_type" }), { name: "Partner", app_type: "regular_web" });
 const rest = await clients.get(client_id, { fields: "client_metadata,callbacks", include_fields: false });
 assert.deepEqual([rest.client_metadata, rest.callbacks, rest.name], [undefined, undefined, "Partner"]);
@@ -43,7 +43,8 @@ assert.match(rotated, /^[0-9A-Za-z_-]{64}$/);
 assert.notEqual(rotated, client_secret);
 assert.deepEqual({ ...after, updated_at }, partner);
 
-const seen = await clients.get(stranger.client_id);
+const { effective_permissions, ...seen } = await clients.get(stranger.client_id);
+assert.deepEqual(effective_permissions, []);
 assert.deepEqual(
   [seen.name, seen.callbacks, seen.external_metadata_type, seen.external_metadata_created_by, seen.redirection_policy],
   ["Stranger", ["cursor://a/cb"], "dcr", "client", "open_redirect_protection"],
@@ -63,6 +64,10 @@ assert.deepEqual(changed, { ...seen, ...change, updated_at: changed.updated_at }
 for (const number of [1, 2, 3]) {
   await clients.create({ name: `More ${number}`, callbacks: ["https://more.example/cb"], app_type: "spa", token_endpoint_auth_method: "none" });
 }
+const machine = await clients.create({ name: "Machine", grant_types: ["client_credentials"], app_type: "non_interactive" });
+assert.deepEqual([machine.callbacks, machine.grant_types], [[], ["client_credentials"]]);
+await clients.delete(machine.client_id);
+
 const names = async (query) => {
   const found = [];
   for await (const client of await clients.list(query)) found.push(client.name);

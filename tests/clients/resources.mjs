@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 
 const [packages, domain, token] = process.argv.slice(2);
 const { ManagementClient, ManagementError } = createRequire(`${packages}/`)("auth0");
-const { resourceServers, connections, clientGrants, tenants } = new ManagementClient({ domain, token, maxRetries: 0 });
+const { resourceServers, connections, clientGrants, clients, tenants } = new ManagementClient({ domain, token, maxRetries: 0 });
 
 const all = async (page) => {
   const items = [];
@@ -32,6 +32,22 @@ assert.equal((await connections.update(connection.id, { is_domain_connection: tr
 const settings = await tenants.settings.update({ flags: { enable_dynamic_client_registration: true } });
 assert.equal(settings.flags.enable_dynamic_client_registration, true);
 assert.deepEqual((await tenants.settings.get()).flags, settings.flags);
+
+// What a client may do: nothing but a warning, the default, its own grant.
+const { client_id } = await clients.create({ name: "Partner", callbacks: ["https://partner.example/cb"] });
+const permitted = async () => {
+  const { data, rawResponse } = await clients.get(client_id).withRawResponse();
+  return [data.effective_permissions, rawResponse.headers.get("warning")?.includes("can reach no API") ?? false];
+};
+const permission = { audience: api.identifier, subject_type: "user" };
+assert.deepEqual(await permitted(), [[{ ...permission, scope: ["read:it"], source: "default" }], false]);
+const own = await clientGrants.create({ ...permission, client_id, allow_all_scopes: true });
+const both = ["read:it", "write:it"];
+assert.deepEqual(await permitted(), [[{ ...permission, scope: both, source: "client_grant" }], false]);
+await clientGrants.update(own.id, { allow_all_scopes: false });
+assert.deepEqual(await permitted(), [[], true]);
+await clients.delete(client_id);
+await refused(clientGrants.get(own.id), 404);
 
 // APIs: each verb, and the pager to its end.
 for (const n of [1, 2, 3, 4]) await resourceServers.create({ identifier: `urn:${n}` });

@@ -8,8 +8,8 @@ use dcr_edge::store::admission::{NewClient, Refusal};
 use dcr_edge::store::client::{AppType, ClientData, OwnerData};
 use dcr_edge::store::clock::{BootId, Now, Steady};
 use dcr_edge::store::db::{
-    Arrival, Database, Error, IfMissing, MadeClient, NewAcl, Registered, StoredAcl, StoredClient, StoredKey, acl_id,
-    update_client, update_known_tenant, update_network_acl, update_tenant,
+    Arrival, Database, DocumentKind, Error, IfMissing, MadeClient, NewAcl, Registered, StoredAcl, StoredClient,
+    StoredKey, acl_id, permissions_of, update_client, update_known_tenant, update_network_acl, update_tenant,
 };
 use dcr_edge::tenant::{Name, Snapshot, Tenant};
 use serde_json::{Value, json};
@@ -80,6 +80,7 @@ rules! {
     a_stale_change_of_a_client_is_not_written
     two_changes_to_one_client_at_the_same_time_both_count
     a_client_of_another_tenant_is_out_of_reach
+    a_clients_permissions_are_by_its_own_grants_and_its_tenants_defaults
     no_registration_is_folded_into_a_client_that_the_owner_made_or_changed
     a_deleted_tenant_has_no_clients_and_gets_none
 }
@@ -949,6 +950,8 @@ async fn a_client_of_another_tenant_is_out_of_reach(database: Arc<dyn Database>)
     let stored = database.client(1, &id).await.unwrap().unwrap();
     assert!(stored.is_dynamic && stored.has_secret);
     assert!(database.client(2, &id).await.unwrap().is_none());
+    assert_eq!(database.client_secret_sha256(1, &id).await.unwrap(), Some([0xab; 32]));
+    assert_eq!(database.client_secret_sha256(2, &id).await.unwrap(), None);
     assert!(database.replace_client(2, &stored, &described(&stored, "b's"), NOW).await.unwrap().is_none());
     assert!(database.replace_client_secret(2, &id, [0; 32], NOW).await.unwrap().is_none());
     database.delete_client(2, &id).await.unwrap();
@@ -959,6 +962,45 @@ async fn a_client_of_another_tenant_is_out_of_reach(database: Arc<dyn Database>)
     assert_eq!(database.replace_client_secret(1, &id, [0; 32], NOW).await.unwrap().unwrap().version, 2);
     let again = register_one(&*database, new_client("a", 1, &confidential()), NOW).await;
     assert_eq!(again, Err(Refusal::Conflict));
+}
+
+async fn a_clients_permissions_are_by_its_own_grants_and_its_tenants_defaults(database: Arc<dyn Database>) {
+    let add = async |slot: u32, kind: DocumentKind, data: Value| {
+        let id = kind.new_id().unwrap();
+        database.create_document(slot, kind, &id, &data.to_string(), NOW).await.unwrap().unwrap();
+    };
+    for (slot, tenant_name) in [(1, "a"), (2, "b")] {
+        database.create_tenant(&tenant(tenant_name, json!({}))).await.unwrap();
+        for number in [1, 2] {
+            let number = number + 10 * usize::try_from(slot).unwrap();
+            register_one(&*database, new_client(tenant_name, number, &public()), NOW).await.unwrap();
+        }
+        for api in ["x", "y"] {
+            let scopes = json!([{"value": tenant_name}, {"value": "own"}]);
+            add(slot, DocumentKind::ResourceServer, json!({"identifier": api, "scopes": scopes})).await;
+            let default = json!({"default_for": "third_party_clients", "audience": api, "scope": [tenant_name],
+                                 "subject_type": "user"});
+            add(slot, DocumentKind::ClientGrant, default).await;
+        }
+        let own = json!({"client_id": client_id(1 + 10 * usize::try_from(slot).unwrap()), "audience": "x",
+                         "scope": ["own"], "subject_type": "user"});
+        add(slot, DocumentKind::ClientGrant, own).await;
+        for (kind, is_domain_connection) in [("users", true), ("staff", false), ("guests", true)] {
+            let connection = json!({"name": format!("{kind}-{tenant_name}"), "strategy": "auth0",
+                                    "is_domain_connection": is_domain_connection});
+            add(slot, DocumentKind::Connection, connection).await;
+        }
+    }
+    let permissions = async |slot, number| {
+        let permissions = permissions_of(&*database, slot, &client_id(number)).await.unwrap();
+        permissions.iter().map(|one| format!("{}: {}", one.audience, one.scope.join(" "))).collect::<Vec<_>>()
+    };
+    assert_eq!(permissions(1, 11).await, ["y: a", "x: own"]);
+    assert_eq!(permissions(1, 12).await, ["x: a", "y: a"]);
+    assert_eq!(permissions(2, 21).await, ["y: b", "x: own"]);
+    // Nothing that another tenant granted.
+    assert_eq!(permissions(2, 11).await, ["x: b", "y: b"]);
+    assert_eq!(database.domain_connections(2).await.unwrap(), ["users-b", "guests-b"]);
 }
 
 async fn no_registration_is_folded_into_a_client_that_the_owner_made_or_changed(database: Arc<dyn Database>) {

@@ -114,15 +114,13 @@ async fn opened(app: &App, claims: &Claims, path: ClientPath) -> Result<(u32, St
     let not_found = |message: String| EdgeError::new(StatusCode::NOT_FOUND, "not_found", message);
     let name = Name::try_from(tenant).map_err(|reason| not_found(format!("no such tenant: {reason}")))?;
     let slot = app.database.tenant(&name).await?.map(|stored| stored.slot);
-    match claims.kind {
-        // Whether there is another tenant of that name is none of a server's business.
-        Kind::Server => slot.filter(|slot| claims.opens(*slot)).ok_or_else(|| {
-            let message = "the token is of another tenant, or of one that was deleted";
-            EdgeError::new(StatusCode::UNAUTHORIZED, "invalid_token", message)
-        }),
-        Kind::Edge | Kind::Management => slot.ok_or_else(|| not_found(format!("there is no tenant {name}"))),
+    if claims.kind == Kind::Server && !slot.is_some_and(|slot| claims.opens(slot)) {
+        // Whether there is a tenant of that name is none of another's business.
+        let message = "the token is of another tenant, or of one that was deleted";
+        return Err(EdgeError::new(StatusCode::UNAUTHORIZED, "invalid_token", message));
     }
-    .map(|slot| (slot, client_id))
+    let slot = slot.ok_or_else(|| not_found(format!("there is no tenant {name}")))?;
+    Ok((slot, client_id))
 }
 
 async fn information(app: &App, slot: u32, client: &StoredClient) -> Result<ClientInformation, EdgeError> {
