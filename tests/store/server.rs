@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use dcr_edge::store::unix_now;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -238,4 +239,25 @@ fn what_a_server_asks_for_is_noted_and_no_answer_waits_for_that() {
         eventually("a use is noted", || last_used_at(&folder, id));
     }
     assert_eq!([&ids[0], &ids[1]].map(|id| last_used_at(&folder, id)), [None, None]);
+}
+
+#[test]
+fn the_use_of_a_client_is_noted_once_an_hour_at_most() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let reader = server(&folder, &store, "default");
+    let [recent, due] = [client_id(1), client_id(2)];
+    let ago = |seconds: i64| i64::try_from(unix_now()).unwrap() - seconds;
+    let (recently, before) = (ago(3_500), ago(3_700));
+    for (id, last) in [(&recent, recently), (&due, before)] {
+        assert_eq!(store.edge().put_client("default", id, &with_secret()).status, 201);
+        folder.with_tables(async |pool| {
+            let update = sqlx::query("UPDATE clients SET last_used_at = ? WHERE client_id = ?").bind(last).bind(id);
+            update.execute(pool).await.unwrap();
+        });
+        assert_eq!(reader.get(&of("default", id)).status, 200);
+    }
+    // Uses are noted in the order in which they came.
+    eventually("the second use is noted", || last_used_at(&folder, &due).filter(|last| *last > before));
+    assert_eq!(last_used_at(&folder, &recent), Some(recently));
 }

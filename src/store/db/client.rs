@@ -26,6 +26,16 @@ pub struct StoredClient {
     pub data: ClientData,
 }
 
+/// How old the last use of a client has to be for the next one to be noted, in seconds.
+const USE_INTERVAL: u64 = 3_600;
+
+impl StoredClient {
+    /// Whether a use at `now`, in UNIX milliseconds, is to be noted: none was within the last hour.
+    pub fn is_use_due(&self, now: u64) -> bool {
+        self.last_used_at.is_none_or(|last| last.saturating_add(USE_INTERVAL) <= now / 1_000)
+    }
+}
+
 /// A client that the tenant's owner makes.
 #[derive(Clone, Debug)]
 pub struct MadeClient {
@@ -84,18 +94,9 @@ pub trait Clients {
     /// Deletes a client, if there is one.
     async fn delete_client(&self, tenant: u32, client_id: &str) -> Result<(), Error>;
 
-    /// Notes that an authorization server asked for the client. Neither its version nor its date of change moves.
-    async fn note_client_use(&self, tenant: u32, client_id: &str, now: u64) -> Result<(), Error>;
-}
-
-/// How much older than now the last use of a client has to be to be noted again, in seconds.
-const USE_INTERVAL: u64 = 3_600;
-
-/// Notes that an authorization server asked for the client that was read as `stored`, unless that was noted within the
-/// last hour.
-pub async fn note_use(database: &dyn Database, tenant: u32, stored: &StoredClient, now: u64) -> Result<(), Error> {
-    let is_noted = stored.last_used_at.is_some_and(|last| now / 1_000 < last.saturating_add(USE_INTERVAL));
-    if is_noted { Ok(()) } else { database.note_client_use(tenant, &stored.client_id, now).await }
+    /// Notes that authorization servers asked for these clients, each named by its tenant's slot and its id. Neither
+    /// their versions nor their dates of change move.
+    async fn note_client_uses(&self, clients: &[(u32, String)], now: u64) -> Result<(), Error>;
 }
 
 /// Changes a client by `change`, whoever else changes it meanwhile; `Ok(None)` if the tenant in this slot has no such

@@ -12,7 +12,7 @@ mod permission;
 mod signing_key;
 mod sqlite;
 
-pub use client::{ClientPage, Clients, MadeClient, StoredClient, note_use, update_client};
+pub use client::{ClientPage, Clients, MadeClient, StoredClient, update_client};
 pub use document::{Document, DocumentKind, DocumentPage, DocumentQuery, Documents, update_document};
 pub use log::{LogEvent, LogLimits, LogOrder, LogQuery, Logs, REGISTERED, REGISTRATION, RegistrationEvent};
 pub use log_filter::{LogField, LogFilter};

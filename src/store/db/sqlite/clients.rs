@@ -149,16 +149,14 @@ impl Clients for Sqlite {
         Ok(())
     }
 
-    async fn note_client_use(&self, tenant: u32, client_id: &str, now: u64) -> Result<(), Error> {
-        sqlx::query("UPDATE clients SET last_used_at = ? WHERE client_id = ? AND tenant = ?")
-            .bind(column(now / 1_000))
-            .bind(client_id)
-            .bind(tenant)
-            .execute(&self.writer)
-            .await?;
+    async fn note_client_uses(&self, clients: &[(u32, String)], now: u64) -> Result<(), Error> {
+        sqlx::query(NOTE_USES).bind(column(now / 1_000)).bind(to_json(&clients)?).execute(&self.writer).await?;
         Ok(())
     }
 }
+
+const NOTE_USES: &str = "UPDATE clients SET last_used_at = ?1 FROM json_each(?2) AS used \
+     WHERE client_id = used.value ->> 1 AND tenant = used.value ->> 0";
 
 #[derive(sqlx::FromRow)]
 struct ClientRow {
@@ -310,7 +308,7 @@ mod tests {
     async fn every_page_is_read_by_an_index_and_nothing_is_sorted() {
         let folder = tempfile::tempdir().unwrap();
         let database = Sqlite::open(&folder.path().join("dcr.db"), IfMissing::Create).await.unwrap();
-        for statement in [TOTAL, BLOCK_OF, ROWS, COUNT_ADDED, RECOUNT] {
+        for statement in [TOTAL, BLOCK_OF, ROWS, COUNT_ADDED, RECOUNT, NOTE_USES] {
             // Only what a batch or a block has may be sorted, to be counted.
             let counts = statement == COUNT_ADDED || statement == RECOUNT;
             let steps = plan_of(&database, statement).await;
