@@ -7,12 +7,14 @@
 //! | [`db`] | what is kept: one trait, one implementation for each database |
 //! | [`admission`] | whether a registration is accepted under the settings of this moment |
 //! | [`client`] | a client as its tenant's owner sees and changes it |
+//! | [`client_upkeep`] | deleting the clients that nobody uses |
 //! | [`client_uses`] | which clients authorization servers ask for |
 //! | [`fleet_limit`] | how many clients all edges together may register for a tenant |
 //! | [`clock`] | what time it is |
 //! | [`blocking`] | work that keeps a processor busy, away from the threads that answer requests |
 //! | [`writer`] | many registrations, one transaction, one sync |
 //! | [`acl_counts`] | what access rules did, from the edges' reports into the tenants' logs |
+//! | [`log_upkeep`] | keeping the tenants' logs as short as their owners want them |
 //! | [`edge_signals`] | for which signals the edges have a source |
 //! | [`token`] | bearer tokens: minted and checked |
 //! | [`http`] | the interfaces of the edge and of authorization servers, the Management API, health and metrics |
@@ -25,6 +27,7 @@ pub mod admin;
 pub mod admission;
 pub mod blocking;
 pub mod client;
+pub mod client_upkeep;
 pub mod client_uses;
 pub mod clock;
 pub mod db;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::acl_counts::{self, AclCounts};
+use super::client_upkeep;
 use super::client_uses::ClientUses;
 use super::clock::Clock;
 use super::db::Database;
@@ -66,6 +67,11 @@ pub async fn serve(
     let summing_up = tokio::spawn(regularly);
     let pruning =
         tokio::spawn(log_upkeep::prune_regularly(Arc::clone(&database), log_upkeep::INTERVAL, stopping.clone()));
+    let tidying = tokio::spawn(client_upkeep::delete_unused_regularly(
+        Arc::clone(&database),
+        client_upkeep::INTERVAL,
+        stopping.clone(),
+    ));
     if let Some(external) = &external {
         tokio::spawn(Arc::clone(external).follow(stopping.clone()));
     }
@@ -95,7 +101,7 @@ pub async fn serve(
     }
     // The writer ends when no request is left that could give it anything.
     let summed_up = async {
-        _ = tokio::join!(summing_up, pruning);
+        _ = tokio::join!(summing_up, pruning, tidying);
         acl_counts.write(&*database).await;
     };
     let (written, summed_up, _) = tokio::join!(

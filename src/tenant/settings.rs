@@ -51,6 +51,9 @@ pub struct DcrEdge {
     /// Most registered clients; absent: no bound.
     #[serde(deserialize_with = "quota", skip_serializing_if = "Option::is_none")]
     pub client_quota: Option<NonZeroU32>,
+    /// How many seconds a client lives that registered itself and that no authorization server ever asked for; absent: on.
+    #[serde(deserialize_with = "unused_client_ttl", skip_serializing_if = "Option::is_none")]
+    pub unused_client_ttl: Option<NonZeroU32>,
     /// Hosts that `https` redirect URIs may have; empty: any.
     #[serde(deserialize_with = "short_list")]
     pub allowed_redirect_hosts: Vec<HostPattern>,
@@ -141,6 +144,20 @@ fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Err
 
 fn quota<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
     Option::deserialize(deserializer).map_err(|_| not_from_1_to(u32::MAX))
+}
+
+/// Shortest life of an unused client, in seconds.
+const MIN_UNUSED_CLIENT_TTL: u32 = 3_600;
+
+fn unused_client_ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
+    let expected = || {
+        serde::de::Error::custom(format!(
+            "expected a whole number of seconds from {MIN_UNUSED_CLIENT_TTL} to {}",
+            u32::MAX
+        ))
+    };
+    let seconds: Option<NonZeroU32> = Option::deserialize(deserializer).map_err(|_| expected())?;
+    if seconds.is_some_and(|seconds| seconds.get() < MIN_UNUSED_CLIENT_TTL) { Err(expected()) } else { Ok(seconds) }
 }
 
 fn not_from_1_to<E: serde::de::Error>(max: u32) -> E {
@@ -353,7 +370,7 @@ mod tests {
         let settings = parse(json!({
             "flags": {"enable_dynamic_client_registration": true},
             "dcr_edge": {
-                "rate_limit": {"burst": 7, "per_second": 9}, "client_quota": 10,
+                "rate_limit": {"burst": 7, "per_second": 9}, "client_quota": 10, "unused_client_ttl": 3600,
                 "per_source": {"burst": 1, "per_second": 2, "exempt": ["198.51.100.7", "2001:db8::/32"]},
                 "allowed_redirect_hosts": [".example.com", "A.test"], "custom_schemes": ["Cursor"],
                 "invalid_redirect_uris": "skip", "deduplicate_public_clients": true,
@@ -396,7 +413,15 @@ mod tests {
             let error = parse(json!({"dcr_edge": {"rate_limit": {"burst": bad, "per_second": 1}}})).unwrap_err();
             assert_eq!(error, "dcr_edge.rate_limit.burst: expected a whole number from 1 to 1000000");
         }
-        assert_eq!(parse(json!({"dcr_edge": {"client_quota": null}})).unwrap(), Settings::default());
+        for bad in [json!(3_599), json!(0), json!(-1), json!(3_600.5), json!("1h"), json!(4_294_967_296_u64)] {
+            let error = parse(json!({"dcr_edge": {"unused_client_ttl": bad}})).unwrap_err();
+            let expected = "expected a whole number of seconds from 3600 to 4294967295";
+            assert_eq!(error, format!("dcr_edge.unused_client_ttl: {expected}"));
+        }
+        assert_eq!(
+            parse(json!({"dcr_edge": {"client_quota": null, "unused_client_ttl": null}})).unwrap(),
+            Settings::default()
+        );
     }
 
     #[test]

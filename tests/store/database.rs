@@ -6,10 +6,12 @@ use dcr_edge::acl::NetworkAcl;
 use dcr_edge::registration::ErrorCode;
 use dcr_edge::store::admission::{NewClient, Refusal};
 use dcr_edge::store::client::{AppType, ClientData, OwnerData};
+use dcr_edge::store::client_upkeep;
 use dcr_edge::store::clock::{BootId, Now, Steady};
 use dcr_edge::store::db::{
-    Arrival, Database, DocumentKind, Error, IfMissing, MadeClient, NewAcl, Registered, StoredAcl, StoredClient,
-    StoredKey, acl_id, permissions_of, update_client, update_known_tenant, update_network_acl, update_tenant,
+    Arrival, Database, DocumentKind, DocumentQuery, Error, IfMissing, LogOrder, LogQuery, MadeClient, NewAcl,
+    Registered, StoredAcl, StoredClient, StoredKey, acl_id, permissions_of, update_client, update_known_tenant,
+    update_network_acl, update_tenant,
 };
 use dcr_edge::tenant::{Name, Snapshot, Tenant};
 use serde_json::{Value, json};
@@ -18,6 +20,9 @@ use crate::support::store::{Folder, client_id, confidential, public};
 
 /// When the tests happen, in UNIX seconds.
 const NOW: u64 = 1_700_000_000;
+
+/// Seconds of a day.
+const DAY: u64 = 24 * 60 * 60;
 
 /// The rules, once for each kind of database.
 macro_rules! rules {
@@ -83,6 +88,14 @@ rules! {
     a_clients_permissions_are_by_its_own_grants_and_its_tenants_defaults
     no_registration_is_folded_into_a_client_that_the_owner_made_or_changed
     a_deleted_tenant_has_no_clients_and_gets_none
+    a_full_quota_lets_the_oldest_unused_clients_give_way_and_no_more_than_needed
+    only_old_clients_that_registered_themselves_and_that_nobody_used_give_way
+    a_registration_that_the_limit_refuses_makes_nobody_give_way
+    a_client_that_a_batch_answers_with_does_not_give_way_in_it
+    a_quota_that_was_lowered_is_kept_by_whoever_is_let_in
+    each_tenant_loses_its_own_clients_only_and_its_log_says_which
+    unused_clients_live_as_long_as_their_tenant_wants
+    a_registration_without_a_default_grant_is_logged_with_a_warning
 }
 
 fn at(unix_seconds: u64) -> Now {
@@ -325,8 +338,11 @@ async fn a_quota_refuses_what_is_too_much(database: Arc<dyn Database>) {
     let batch = [1, 2, 3].map(|number| new_client("a", number, &confidential()));
     let answers = register(&*database, &batch, NOW).await;
     assert_eq!(answers, [registered(1, NOW, true), registered(2, NOW, true), Err(Refusal::QuotaUsedUp)]);
-    // However old they are: nobody can push out the clients that are there.
-    let later = NOW + 366 * 24 * 60 * 60;
+    // Nobody can push out clients that are used.
+    let later = NOW + 366 * DAY;
+    for number in [1, 2] {
+        database.note_client_uses(&[(1, client_id(number))], NOW * 1_000).await.unwrap();
+    }
     let full = register_one(&*database, new_client("a", 4, &confidential()), later).await;
     assert_eq!(full, Err(Refusal::QuotaUsedUp));
     assert!(Refusal::QuotaUsedUp.to_string().starts_with("the tenant's client quota is used up"));
@@ -1027,4 +1043,291 @@ async fn a_deleted_tenant_has_no_clients_and_gets_none(database: Arc<dyn Databas
     let page = database.clients(1, &AppType::ALL, 0, 100).await.unwrap();
     assert!(page.clients.is_empty() && page.total == 0);
     assert!(database.client(1, &client_id(1)).await.unwrap().is_none());
+}
+
+async fn exists(database: &dyn Database, numbers: impl IntoIterator<Item = usize>) -> Vec<bool> {
+    let mut exist = Vec::new();
+    for number in numbers {
+        exist.push(database.client(1, &client_id(number)).await.unwrap().is_some());
+    }
+    exist
+}
+
+/// The events of the tenant's log that say that unused clients were deleted, the oldest first.
+async fn deletions(database: &dyn Database, tenant: u32) -> Vec<Value> {
+    let query = LogQuery { filter: None, order: LogOrder::OldestFirst(0), limit: 1_000 };
+    let events = database.log_events(tenant, &query).await.unwrap();
+    let data = events.iter().map(|event| serde_json::from_str::<Value>(&event.data).unwrap());
+    data.filter(|data| data["description"] == "Unused clients deleted").map(|mut data| data["details"].take()).collect()
+}
+
+async fn grant(database: &dyn Database, tenant: u32, id: &str, whose: (&str, &str), scope: Value) {
+    let grant = json!({"audience": "urn:api", "scope": scope, "subject_type": "user", "allow_all_scopes": false,
+        whose.0: whose.1});
+    let kind = DocumentKind::ClientGrant;
+    database.create_document(tenant, kind, id, &grant.to_string(), NOW).await.unwrap().unwrap();
+}
+
+async fn make_api(database: &dyn Database, tenant: u32) {
+    let api = json!({"identifier": "urn:api", "scopes": [{"value": "read"}]}).to_string();
+    let kind = DocumentKind::ResourceServer;
+    database.create_document(tenant, kind, &format!("rs_{tenant}"), &api, NOW).await.unwrap().unwrap();
+}
+
+async fn a_full_quota_lets_the_oldest_unused_clients_give_way_and_no_more_than_needed(database: Arc<dyn Database>) {
+    database
+        .create_tenant(&tenant("a", json!({"client_quota": 4, "rate_limit": {"burst": 99, "per_second": 9}})))
+        .await
+        .unwrap();
+    make_api(&*database, 1).await;
+    // The order of the dates is another than that of the numbers.
+    for (number, age) in [(1, 1), (2, 3), (3, 2), (4, 0)] {
+        let client = new_client("a", number, &confidential());
+        assert!(register_one(&*database, client, NOW - age * DAY).await.is_ok());
+    }
+    grant(&*database, 1, "cgr_2", ("client_id", &client_id(2)), json!(["read"])).await;
+    grant(&*database, 1, "cgr_4", ("client_id", &client_id(4)), json!(["read"])).await;
+    let answer = register_one(&*database, new_client("a", 5, &confidential()), NOW).await;
+    assert_eq!(answer, registered(5, NOW, true));
+    assert_eq!(exists(&*database, 1..6).await, [true, false, true, true, true]);
+    let query = DocumentQuery { limit: 9, ..DocumentQuery::default() };
+    let grants = database.documents(1, DocumentKind::ClientGrant, &query).await.unwrap().documents;
+    assert_eq!(grants.iter().map(|grant| grant.id.as_str()).collect::<Vec<_>>(), ["cgr_4"]);
+
+    // The client 1 is as old as a day, and no older.
+    let batch = [6, 7].map(|number| new_client("a", number, &confidential()));
+    assert_eq!(register(&*database, &batch, NOW).await, [registered(6, NOW, true), Err(Refusal::QuotaUsedUp)]);
+    assert_eq!(exists(&*database, 1..8).await, [true, false, false, true, true, true, false]);
+    assert_eq!(database.clients(1, &AppType::ALL, 0, 100).await.unwrap().total, 4);
+    let gone = |number| json!({"reason": "client_quota", "clients": 1, "client_ids": [client_id(number)]});
+    assert_eq!(deletions(&*database, 1).await, [gone(2), gone(3)]);
+}
+
+async fn only_old_clients_that_registered_themselves_and_that_nobody_used_give_way(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({"client_quota": 3}))).await.unwrap();
+    make(&*database, 1, 1, AppType::Spa).await;
+    for (number, at) in [(2, NOW), (3, NOW + DAY)] {
+        register_one(&*database, new_client("a", number, &confidential()), at).await.unwrap();
+    }
+    database.note_client_uses(&[(1, client_id(2))], NOW * 1_000).await.unwrap();
+    let later = NOW + 2 * DAY;
+    let answer = register_one(&*database, new_client("a", 4, &confidential()), later).await;
+    assert_eq!(answer, Err(Refusal::QuotaUsedUp));
+    let answer = register_one(&*database, new_client("a", 5, &confidential()), later + 1).await;
+    assert_eq!(answer, registered(5, later + 1, true));
+    assert_eq!(exists(&*database, 1..6).await, [true, true, false, false, true]);
+}
+
+async fn a_registration_that_the_limit_refuses_makes_nobody_give_way(database: Arc<dyn Database>) {
+    let settings = json!({"client_quota": 2, "rate_limit": {"burst": 2, "per_second": 1}});
+    database.create_tenant(&tenant("a", settings)).await.unwrap();
+    let batch = [1, 2].map(|number| new_client("a", number, &confidential()));
+    register(&*database, &batch, NOW).await;
+    set(&*database, "a", json!({"client_quota": 2, "rate_limit": {"burst": 1, "per_second": 1}})).await;
+    let batch = [3, 4].map(|number| new_client("a", number, &confidential()));
+    let answers = register(&*database, &batch, NOW + 2 * DAY).await;
+    let created = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(_) | Err(Refusal::RateLimited { .. }))), "{answers:?}");
+    assert!(answers.contains(&registered(3, NOW + 2 * DAY, true)));
+    assert_eq!(deletions(&*database, 1).await[0]["clients"], created);
+    assert_eq!(database.clients(1, &AppType::ALL, 0, 100).await.unwrap().total, 2);
+    let refused = register(&*database, &[new_client("a", 5, &confidential())], NOW + 2 * DAY).await;
+    assert!(matches!(refused[0], Err(Refusal::RateLimited { .. } | Refusal::QuotaUsedUp)), "{refused:?}");
+    assert_eq!(deletions(&*database, 1).await.len(), 1);
+}
+
+async fn a_client_that_a_batch_answers_with_does_not_give_way_in_it(database: Arc<dyn Database>) {
+    let settings = json!({"client_quota": 3, "deduplicate_public_clients": true});
+    database.create_tenant(&tenant("a", settings)).await.unwrap();
+    let first =
+        [new_client("a", 1, &public()), new_client("a", 2, &confidential()), new_client("a", 3, &confidential())];
+    register(&*database, &first, NOW).await;
+    let later = NOW + 2 * DAY;
+    let batch = [
+        new_client("a", 4, &confidential()),
+        new_client("a", 5, &public()),
+        new_client("a", 2, &confidential()),
+        new_client("a", 6, &confidential()),
+    ];
+    let answers = register(&*database, &batch, later).await;
+    let expected =
+        [registered(4, later, true), registered(1, NOW, false), registered(2, NOW, false), Err(Refusal::QuotaUsedUp)];
+    assert_eq!(answers, expected);
+    assert_eq!(exists(&*database, 1..7).await, [true, true, false, true, false, false]);
+}
+
+async fn a_quota_that_was_lowered_is_kept_by_whoever_is_let_in(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let batch = [1, 2, 3, 4].map(|number| new_client("a", number, &confidential()));
+    register(&*database, &batch, NOW).await;
+    set(&*database, "a", json!({"client_quota": 2})).await;
+    database.note_client_uses(&[(1, client_id(1))], NOW * 1_000).await.unwrap();
+    database.note_client_uses(&[(1, client_id(2))], NOW * 1_000).await.unwrap();
+    let later = NOW + 2 * DAY;
+    let refused = register_one(&*database, new_client("a", 5, &confidential()), later).await;
+    assert_eq!(refused, Err(Refusal::QuotaUsedUp));
+    assert_eq!(exists(&*database, 1..6).await, [true, true, true, true, false]);
+    database.delete_client(1, &client_id(1)).await.unwrap();
+    assert!(register_one(&*database, new_client("a", 6, &confidential()), later).await.is_ok());
+    assert_eq!(exists(&*database, 1..7).await, [false, true, false, false, false, true]);
+}
+
+async fn each_tenant_loses_its_own_clients_only_and_its_log_says_which(database: Arc<dyn Database>) {
+    let settings = |quota| json!({"client_quota": quota, "rate_limit": {"burst": 99, "per_second": 99}});
+    database.create_tenant(&tenant("a", settings(30))).await.unwrap();
+    database.create_tenant(&tenant("b", settings(30))).await.unwrap();
+    let client = |number: usize| new_client(if number < 40 { "a" } else { "b" }, number, &confidential());
+    let old: Vec<_> = (10..70).map(client).collect();
+    assert!(register(&*database, &old, NOW).await.iter().all(Result::is_ok));
+    let new: Vec<_> = (0..25).map(|number| new_client("a", 100 + number, &confidential())).collect();
+    assert!(register(&*database, &new, NOW + 2 * DAY).await.iter().all(Result::is_ok));
+    let [event] = deletions(&*database, 1).await.try_into().unwrap();
+    let ids: Vec<_> = (10..30).map(client_id).collect();
+    assert_eq!(event, json!({"reason": "client_quota", "clients": 25, "client_ids": ids}));
+    assert!(deletions(&*database, 2).await.is_empty());
+    assert_eq!(database.clients(1, &AppType::ALL, 0, 1).await.unwrap().total, 30);
+    assert_eq!(database.clients(2, &AppType::ALL, 0, 1).await.unwrap().total, 30);
+}
+
+async fn unused_clients_live_as_long_as_their_tenant_wants(database: Arc<dyn Database>) {
+    let settings = |ttl| json!({"unused_client_ttl": ttl, "rate_limit": {"burst": 999, "per_second": 99}});
+    database.create_tenant(&tenant("a", settings(3_600))).await.unwrap();
+    database.create_tenant(&tenant("b", settings(7_200))).await.unwrap();
+    database.create_tenant(&tenant("c", json!({}))).await.unwrap();
+    let old: Vec<_> = (0..600).map(|number| new_client("a", number, &confidential())).collect();
+    register(&*database, &old, NOW).await;
+    register(&*database, &[new_client("b", 700, &public()), new_client("c", 701, &public())], NOW).await;
+    register_one(&*database, new_client("a", 702, &public()), NOW + 1).await.unwrap();
+    make(&*database, 1, 703, AppType::Spa).await;
+    assert!(!database.has_used_client(1).await.unwrap());
+    database.note_client_uses(&[(1, client_id(3))], NOW * 1_000).await.unwrap();
+    assert!(database.has_used_client(1).await.unwrap() && !database.has_used_client(2).await.unwrap());
+
+    let run = async |seconds| client_upkeep::delete_unused(&*database, (NOW + seconds) * 1_000).await.unwrap();
+    assert_eq!(run(3_600).await, 0);
+    assert_eq!(run(3_601).await, 599);
+    assert_eq!(exists(&*database, [2, 3, 4, 702, 703]).await, [false, true, false, true, true]);
+    assert_eq!(database.clients(1, &AppType::ALL, 0, 1).await.unwrap().total, 3);
+    let ids: Vec<_> = (0..21).filter(|number| *number != 3).map(client_id).collect();
+    let events = deletions(&*database, 1).await;
+    assert_eq!(events, [json!({"reason": "unused_client_ttl", "clients": 599, "client_ids": ids})]);
+    assert!(deletions(&*database, 2).await.is_empty());
+    assert_eq!(run(366 * DAY).await, 2);
+    assert_eq!(database.clients(2, &AppType::ALL, 0, 1).await.unwrap().total, 0);
+    assert_eq!(database.clients(3, &AppType::ALL, 0, 1).await.unwrap().total, 1);
+}
+
+async fn a_registration_without_a_default_grant_is_logged_with_a_warning(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    database.create_tenant(&tenant("b", json!({}))).await.unwrap();
+    for slot in [1, 2] {
+        make_api(&*database, slot).await;
+    }
+    grant(&*database, 2, "cgr_b", ("default_for", "third_party_clients"), json!(["read"])).await;
+    register(&*database, &[new_client("a", 1, &public()), new_client("b", 2, &public())], NOW).await;
+    // The grant of one client is none of the others', and one without scopes grants nothing.
+    grant(&*database, 1, "cgr_1", ("client_id", &client_id(1)), json!(["read"])).await;
+    grant(&*database, 1, "cgr_none", ("default_for", "third_party_clients"), json!([])).await;
+    register_one(&*database, new_client("a", 3, &public()), NOW).await.unwrap();
+    let warnings = async |slot| {
+        let query = LogQuery { filter: None, order: LogOrder::OldestFirst(0), limit: 9 };
+        let events = database.log_events(slot, &query).await.unwrap();
+        let details = events.iter().map(|event| serde_json::from_str::<Value>(&event.data).unwrap()["details"].take());
+        details.map(|details| details.get("warning").cloned()).collect::<Vec<_>>()
+    };
+    let warning = Some(json!("no default client grant: the client can reach no API"));
+    assert_eq!(warnings(1).await, [warning.clone(), warning]);
+    assert_eq!(warnings(2).await, [None]);
+}
+
+type Counts = Vec<(i64, i64, String, i64)>;
+
+/// What the blocks say, and what the rows of the tenants that live say.
+async fn counts(pool: &sqlx::SqlitePool) -> [Counts; 2] {
+    let blocks = "SELECT tenant, block, app_type, clients FROM client_blocks ORDER BY 1, 2, 3";
+    let rows = "SELECT tenant, number >> 11, app_type, count(*) FROM clients JOIN tenants ON slot = tenant \
+                WHERE deleted = 0 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
+    [sqlx::query_as(blocks).fetch_all(pool).await.unwrap(), sqlx::query_as(rows).fetch_all(pool).await.unwrap()]
+}
+
+#[tokio::test]
+async fn the_counts_of_clients_are_those_of_the_rows_whatever_happens() {
+    let folder = Folder::empty();
+    let database = dcr_edge::store::open(&folder.url(), IfMissing::Create).await.unwrap();
+    let pool = sqlx::SqlitePool::connect(&folder.url()).await.unwrap();
+    let settings = json!({"client_quota": 1_500, "unused_client_ttl": 360_000, "rate_limit": {"burst": 9_999, "per_second": 9_999}});
+    for letter in ["a", "b", "c"] {
+        database.create_tenant(&tenant(letter, settings.clone())).await.unwrap();
+    }
+    let mut state = 1_u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let (mut last, mut time) = (0_usize, NOW);
+    for round in 0..250 {
+        time += 6 * 3_600;
+        let slot = u32::try_from(1 + random(2)).unwrap();
+        let some = client_id(1 + random(last.max(1)));
+        let stored = database.client(slot, &some).await.unwrap();
+        match (random(8), stored) {
+            (0 | 1, _) => {
+                let client = |number: usize| {
+                    let kind = if number.is_multiple_of(3) { public() } else { confidential() };
+                    new_client(["a", "b", "c"][number % 3], number, &kind)
+                };
+                let batch: Vec<_> = (last + 1..=last + 1 + random(200)).map(client).collect();
+                last += batch.len();
+                register(&*database, &batch, time).await;
+            }
+            (2, _) => {
+                last += 1;
+                make(&*database, slot, last, AppType::ALL[random(4)]).await;
+            }
+            (3, Some(stored)) => {
+                let data = ClientData { app_type: AppType::ALL[random(4)], ..stored.data.clone() };
+                database.replace_client(slot, &stored, &data, time).await.unwrap().unwrap();
+            }
+            (4, Some(stored)) => {
+                database.note_client_uses(&[(slot, stored.client_id)], time * 1_000).await.unwrap();
+            }
+            (5, _) if round % 5 == 0 => {
+                client_upkeep::delete_unused(&*database, time * 1_000).await.unwrap();
+            }
+            (_, Some(_)) => database.delete_client(slot, &some).await.unwrap(),
+            (_, None) => {}
+        }
+        if round == 200 {
+            database.delete_tenant(&name("c")).await.unwrap();
+        }
+        let [blocks, rows] = counts(&pool).await;
+        assert_eq!(blocks, rows, "after round {round}");
+    }
+    let numbers: i64 = sqlx::query_scalar("SELECT max(number) FROM clients").fetch_one(&pool).await.unwrap();
+    assert!(numbers > 2 * 2_048, "{numbers} are in too few blocks");
+    pool.close().await;
+    database.close().await;
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_deleted_tenant_is_out_of_reach() {
+    let folder = Folder::empty();
+    let database = dcr_edge::store::open(&folder.url(), IfMissing::Create).await.unwrap();
+    let pool = sqlx::SqlitePool::connect(&folder.url()).await.unwrap();
+    database.create_tenant(&tenant("a", json!({"unused_client_ttl": 3_600}))).await.unwrap();
+    register_one(&*database, new_client("a", 1, &confidential()), NOW).await.unwrap();
+    let stored = database.client(1, &client_id(1)).await.unwrap().unwrap();
+    // As a deletion leaves it that was cut off.
+    sqlx::query("UPDATE tenants SET deleted = 1").execute(&pool).await.unwrap();
+    sqlx::query("DELETE FROM client_blocks").execute(&pool).await.unwrap();
+    let data = ClientData { app_type: AppType::Spa, ..stored.data.clone() };
+    assert!(database.replace_client(1, &stored, &data, NOW).await.unwrap().is_none());
+    assert!(database.replace_client_secret(1, &client_id(1), [0; 32], NOW).await.unwrap().is_none());
+    database.note_client_uses(&[(1, client_id(1))], NOW).await.unwrap();
+    database.delete_client(1, &client_id(1)).await.unwrap();
+    assert_eq!(database.delete_unused_clients(1, (NOW + DAY) * 1_000).await.unwrap(), 0);
+    assert_eq!(database.client(1, &client_id(1)).await.unwrap().unwrap(), stored);
+    assert!(counts(&pool).await[0].is_empty());
+    pool.close().await;
+    database.close().await;
 }

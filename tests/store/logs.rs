@@ -66,7 +66,8 @@ fn each_registration_is_one_event_with_who_it_was_and_where_its_users_may_be_sen
             "details": {
                 "redirect_hosts": ["a.example", "b.example", "com.example.app:"],
                 "asn": 64500, "country": "CH", "subdivision": "ZH",
-                "ja4": "t13d1516h2_8daaf6152771_02713d6af862"
+                "ja4": "t13d1516h2_8daaf6152771_02713d6af862",
+                "warning": "no default client grant: the client can reach no API"
             }
         })
     );

@@ -97,6 +97,14 @@ pub trait Clients {
     /// Notes that authorization servers asked for these clients, each named by its tenant's slot and its id. Neither
     /// their versions nor their dates of change move.
     async fn note_client_uses(&self, clients: &[(u32, String)], now: u64) -> Result<(), Error>;
+
+    /// Whether an authorization server ever asked for a client that the tenant has.
+    async fn has_used_client(&self, tenant: u32) -> Result<bool, Error>;
+
+    /// Deletes little by little the clients that registered themselves, that no authorization server ever asked for, and
+    /// that are older at `now` than the tenant's `unused_client_ttl`; says how many those were. They are one event in the
+    /// tenant's log.
+    async fn delete_unused_clients(&self, tenant: u32, now: u64) -> Result<u64, Error>;
 }
 
 /// Changes a client by `change`, whoever else changes it meanwhile; `Ok(None)` if the tenant in this slot has no such

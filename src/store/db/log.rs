@@ -32,6 +32,9 @@ pub struct RegistrationEvent<'a> {
 /// Most hosts that an event names.
 const MAX_HOSTS: usize = 20;
 
+/// The warning in the event of a registration while the tenant grants third parties nothing by default.
+const NO_DEFAULT_GRANT: &str = "no default client grant: the client can reach no API";
+
 #[derive(Debug, Serialize)]
 struct RegistrationDetails<'a> {
     redirect_hosts: &'a [String],
@@ -48,6 +51,8 @@ struct RegistrationDetails<'a> {
     ja3: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ja4: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
 }
 
 fn is_none(number: &usize) -> bool {
@@ -55,12 +60,14 @@ fn is_none(number: &usize) -> bool {
 }
 
 impl<'a> RegistrationEvent<'a> {
-    /// What is to be known of a registration: who registered, and what may get its users' codes.
+    /// What is to be known of a registration: who registered, what may get its users' codes, and whether the tenant
+    /// grants it anything by default.
     pub fn new(
         client_id: &'a str,
         client_name: Option<&'a str>,
         redirect_hosts: &'a [String],
         origin: &'a Origin,
+        has_default_grant: bool,
     ) -> Self {
         let Origin { ip, user_agent, hostname, asn, country, subdivision, ja3, ja4 } = origin;
         Self {
@@ -78,8 +85,47 @@ impl<'a> RegistrationEvent<'a> {
                 subdivision: subdivision.as_deref(),
                 ja3: ja3.as_deref(),
                 ja4: ja4.as_deref(),
+                warning: (!has_default_grant).then_some(NO_DEFAULT_GRANT),
             },
         }
+    }
+}
+
+/// Why unused clients were deleted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub enum Unused {
+    /// New ones took their places.
+    #[serde(rename = "client_quota")]
+    QuotaUsedUp,
+    /// They were older than the tenant wants them.
+    #[serde(rename = "unused_client_ttl")]
+    TooOld,
+}
+
+/// Clients that were deleted because no authorization server ever asked for them, as the tenant's log shows it: the
+/// event's data.
+#[derive(Debug, Serialize)]
+pub struct UnusedClientsEvent<'a> {
+    description: &'static str,
+    details: UnusedClientsDetails<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct UnusedClientsDetails<'a> {
+    reason: Unused,
+    clients: u64,
+    client_ids: Vec<&'a str>,
+}
+
+impl<'a> UnusedClientsEvent<'a> {
+    /// Most clients that the event names.
+    pub const MAX_IDS: usize = 20;
+
+    /// How many were deleted and why, with the ids of the first.
+    pub fn new(reason: Unused, clients: u64, client_ids: impl Iterator<Item = &'a String>) -> Self {
+        let client_ids = client_ids.take(Self::MAX_IDS).map(String::as_str).collect();
+        let details = UnusedClientsDetails { reason, clients, client_ids };
+        Self { description: "Unused clients deleted", details }
     }
 }
 

@@ -14,6 +14,7 @@ mod permissions;
 mod register;
 mod signing_keys;
 mod tenant_log;
+mod unused_clients;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,14 +1,15 @@
 //! A batch of registrations in one transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::QueryBuilder;
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::{Arrival, Error, REGISTERED, Registered, RegistrationEvent};
 use super::buckets::Buckets;
-use super::clients::{count_added, last_number};
-use super::{column, count, tenant_log, to_json, unreadable};
+use super::clients::{BlockCounts, last_number};
+use super::unused_clients::{self, Places};
+use super::{column, tenant_log, to_json, unreadable};
 use crate::store::admission::{Admitted, NewClient, Refusal, admit};
 use crate::store::clock::Now;
 use crate::tenant::{Name, Settings};
@@ -145,24 +146,34 @@ pub(super) async fn register(
         });
     }
 
-    let mut room = room(connection, &new).await?;
+    // Whoever is answered with a client that is there already must find it there.
+    let kept: Vec<&str> = outcomes
+        .iter()
+        .filter_map(|outcome| match outcome {
+            Outcome::Settled(Ok(registered)) => Some(registered.client_id.as_str()),
+            _ => None,
+        })
+        .collect();
+    let mut places = places(connection, &new, &kept).await?;
     let mut buckets = Buckets::read(connection, new.iter().map(|checked| checked.tenant.slot)).await?;
     let mut limit = |checked: &Checked| {
         let KnownTenant { slot, settings } = checked.tenant;
-        let mut room = room.get_mut(slot);
-        if room.as_ref().is_some_and(|room| **room == 0) {
-            return Err(Refusal::QuotaUsedUp);
-        }
+        let now = checked.at.unix_seconds;
+        let place = match places.get_mut(slot) {
+            None => None,
+            Some(places) => Some((places.price(now).ok_or(Refusal::QuotaUsedUp)?, places)),
+        };
         let token = buckets.of(*slot).take(checked.at.steady, settings.dcr_edge.rate_limit);
         token.map_err(|next_token_in| Refusal::RateLimited { next_token_in })?;
-        if let Some(room) = &mut room {
-            **room = room.saturating_sub(1);
+        if let Some((price, places)) = place {
+            places.take(now, price);
         }
         Ok(())
     };
     let limits: Vec<Result<(), Refusal>> = new.iter().map(&mut limit).collect();
     let accepted: Vec<_> =
         new.iter().zip(&limits).filter_map(|(checked, limit)| limit.is_ok().then_some(checked)).collect();
+    give_way(connection, &places).await?;
     insert(connection, &accepted).await?;
     log(connection, &accepted).await?;
     buckets.write(connection).await?;
@@ -197,19 +208,21 @@ impl StoredClient {
     }
 }
 
+pub(super) const BY_ID: &str = "SELECT client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at FROM clients \
+     WHERE client_id IN (SELECT value FROM json_each(?))";
+
+pub(super) const BY_FOLD_KEY: &str = "SELECT client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at \
+     FROM json_each(?) AS key CROSS JOIN clients \
+     ON tenant = key.value ->> 0 AND fingerprint = unhex(key.value ->> 1) \
+     ORDER BY issued_at DESC, client_id DESC";
+
 /// The clients that have an id of the batch already.
 async fn stored_by_id(
     connection: &mut SqliteConnection,
     checked: &[Result<Checked<'_>, Refusal>],
 ) -> Result<HashMap<String, StoredClient>, Error> {
     let ids: Vec<&str> = checked.iter().flatten().map(|checked| checked.client.client_id.as_str()).collect();
-    let stored: Vec<StoredClient> = sqlx::query_as(
-        "SELECT client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at FROM clients \
-         WHERE client_id IN (SELECT value FROM json_each(?))",
-    )
-    .bind(to_json(&ids)?)
-    .fetch_all(connection)
-    .await?;
+    let stored: Vec<StoredClient> = sqlx::query_as(BY_ID).bind(to_json(&ids)?).fetch_all(connection).await?;
     Ok(stored.into_iter().map(|client| (client.client_id.clone(), client)).collect())
 }
 
@@ -223,15 +236,7 @@ async fn stored_by_fold_key(
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let stored: Vec<StoredClient> = sqlx::query_as(
-        "SELECT client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at \
-         FROM json_each(?) AS key CROSS JOIN clients \
-         ON tenant = key.value ->> 0 AND fingerprint = unhex(key.value ->> 1) \
-         ORDER BY issued_at DESC, client_id DESC",
-    )
-    .bind(to_json(&keys)?)
-    .fetch_all(connection)
-    .await?;
+    let stored: Vec<StoredClient> = sqlx::query_as(BY_FOLD_KEY).bind(to_json(&keys)?).fetch_all(connection).await?;
     // The oldest comes last and stays.
     let by_key = stored.into_iter().filter_map(|client| {
         let fingerprint = client.fingerprint.as_deref()?.try_into().ok()?;
@@ -240,22 +245,48 @@ async fn stored_by_fold_key(
     Ok(by_key.collect())
 }
 
-/// How many new clients each tenant with a quota may still have.
-async fn room(connection: &mut SqliteConnection, new: &[Checked<'_>]) -> Result<HashMap<i64, u64>, Error> {
-    let mut room = HashMap::new();
-    for KnownTenant { slot, settings } in new.iter().map(|checked| checked.tenant) {
-        let Some(quota) = settings.dcr_edge.client_quota.filter(|_| !room.contains_key(slot)) else { continue };
-        let have: i64 = sqlx::query_scalar("SELECT coalesce(sum(clients), 0) FROM client_blocks WHERE tenant = ?")
-            .bind(slot)
-            .fetch_one(&mut *connection)
-            .await?;
-        room.insert(*slot, u64::from(quota.get()).saturating_sub(count(have)?));
+/// The places that each tenant with a quota has for new clients. None of `kept` gives way.
+async fn places(
+    connection: &mut SqliteConnection,
+    new: &[Checked<'_>],
+    kept: &[&str],
+) -> Result<HashMap<i64, Places>, Error> {
+    let mut wanted: HashMap<i64, (u32, u64, u64)> = HashMap::new();
+    for Checked { tenant: KnownTenant { slot, settings }, at, .. } in new {
+        let Some(quota) = settings.dcr_edge.client_quota else { continue };
+        let (_, number, latest) = wanted.entry(*slot).or_insert((quota.get(), 0, 0));
+        *number = number.saturating_add(1);
+        *latest = at.unix_seconds.max(*latest);
     }
-    Ok(room)
+    let mut places = HashMap::new();
+    for (slot, (quota, number, latest)) in wanted {
+        places.insert(slot, Places::read(connection, slot, quota, (number, latest), kept).await?);
+    }
+    Ok(places)
 }
+
+/// Deletes the clients that give way to new ones, and tells their tenants' owners.
+async fn give_way(connection: &mut SqliteConnection, places: &HashMap<i64, Places>) -> Result<(), Error> {
+    let with_gone = places.iter().filter(|(_, places)| !places.gone.is_empty());
+    let events: Vec<_> =
+        with_gone.map(|(slot, places)| (*slot, places.at.saturating_mul(1_000), places.event())).collect();
+    unused_clients::delete(connection, places.values().flat_map(|places| &places.gone)).await?;
+    tenant_log::write_events(connection, REGISTERED, &events).await
+}
+
+/// Of the tenants in the slots of `?1`, those that grant third parties nothing by default.
+pub(super) const WITHOUT_GRANT: &str = "SELECT value FROM json_each(?) AS slot WHERE NOT EXISTS \
+     (SELECT 1 FROM client_grants WHERE tenant = slot.value AND client_id IS NULL \
+      AND (data ->> '$.allow_all_scopes' OR json_array_length(data, '$.scope') > 0))";
 
 /// Writes what the tenants' owners see of the registrations into their logs.
 async fn log(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> Result<(), Error> {
+    if clients.is_empty() {
+        return Ok(());
+    }
+    let slots: HashSet<i64> = clients.iter().map(|checked| checked.tenant.slot).collect();
+    let without_grant: Vec<i64> =
+        sqlx::query_scalar(WITHOUT_GRANT).bind(to_json(&slots)?).fetch_all(&mut *connection).await?;
     let event = |checked: &&'_ Checked| {
         let Admitted { client_name, redirect_hosts, .. } = &checked.admitted;
         let NewClient { client_id, origin, .. } = checked.client;
@@ -265,6 +296,7 @@ async fn log(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> Res
             client_name.as_deref(),
             redirect_hosts,
             origin,
+            !without_grant.contains(&checked.tenant.slot),
         ))
         .map(|data| (checked.tenant.slot, date, data))
     };
@@ -284,24 +316,30 @@ async fn insert(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> 
         return Ok(());
     }
     let last = last_number(connection).await?;
-    for rows in clients.chunks(1_000) {
+    // The numbers are given here, so that the clients are counted without being read again.
+    let mut counts = BlockCounts::default();
+    let numbered: Vec<(i64, &Checked)> =
+        (1..).map(|place| last.saturating_add(place)).zip(clients.iter().copied()).collect();
+    for rows in numbered.chunks(1_000) {
         QueryBuilder::new(
             "INSERT OR FAIL INTO clients \
-             (client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at, app_type) ",
+             (number, client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at, app_type) ",
         )
-        .push_values(rows, |mut row, checked| {
-            row.push_bind(checked.client.client_id.as_str())
+        .push_values(rows, |mut row, (number, checked)| {
+            row.push_bind(*number)
+                .push_bind(checked.client.client_id.as_str())
                 .push_bind(checked.tenant.slot)
                 .push_bind(checked.admitted.metadata.as_str())
                 .push_bind(checked.client.client_secret_sha256.as_ref().map(<[u8; 32]>::as_slice))
                 .push_bind(checked.admitted.fingerprint.as_ref().map(<[u8; 32]>::as_slice))
                 .push_bind(column(checked.at.unix_seconds))
                 .push_bind(checked.admitted.app_type.as_str());
+            counts.add(checked.tenant.slot, *number, checked.admitted.app_type.as_str(), 1);
         })
         .build()
         .persistent(false)
         .execute(&mut *connection)
         .await?;
     }
-    count_added(connection, last).await
+    counts.write(connection).await
 }

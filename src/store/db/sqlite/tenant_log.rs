@@ -38,6 +38,32 @@ pub(super) async fn write_events(
     Ok(())
 }
 
+/// Writes one event of a tenant that lives, and gives its id.
+pub(super) async fn write_event(
+    connection: &mut SqliteConnection,
+    event_type: &str,
+    tenant: i64,
+    date: u64,
+    data: &impl Serialize,
+) -> Result<i64, Error> {
+    write_events(connection, event_type, &[(tenant, date, data)]).await?;
+    Ok(sqlx::query_scalar("SELECT last_insert_rowid()").fetch_one(connection).await?)
+}
+
+/// Writes what the event with this id is to say, unless it was deleted meanwhile; gives the id.
+pub(super) async fn rewrite_event(
+    connection: &mut SqliteConnection,
+    id: i64,
+    data: &impl Serialize,
+) -> Result<i64, Error> {
+    sqlx::query("UPDATE tenant_log SET data = ? WHERE id = ?")
+        .bind(to_json(data)?)
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(id)
+}
+
 #[derive(sqlx::FromRow)]
 struct RuleRow {
     tenant: u32,

@@ -23,6 +23,13 @@ const WITHOUT_GRANT: &str = "They can reach no API until default permissions for
 const WITHOUT_CONNECTION: &str =
     "Nobody can log in with them until a connection is promoted to domain level: is_domain_connection.";
 
+/// The warning in an answer that lets unused clients be deleted before any counts as used.
+const NONE_IS_USED: &str = "All clients count as unused until an authorization server asks this store for them, and it \
+                            has not asked for any yet.";
+
+/// The members of `dcr_edge` that let unused clients be deleted.
+const DELETING: [&str; 2] = ["client_quota", "unused_client_ttl"];
+
 /// `GET /api/v2/tenants/settings`
 pub async fn show(access: Access) -> Result<Json<Settings>, ManagementError> {
     access.require("read:tenant_settings")?;
@@ -52,6 +59,16 @@ pub async fn change(access: Access, State(app): State<App>, request: Request) ->
         let text = switched_on_warning(&app, access.stored.slot).await;
         warn(&mut response, &text);
         log_switch(&app, access.stored.slot, &text).await;
+    }
+    let of_product = patch.get("dcr_edge");
+    let sets = |name: &&str| of_product.and_then(|members| members.get(*name)).is_some_and(|value| !value.is_null());
+    if DELETING.iter().any(sets) {
+        match app.database.has_used_client(access.stored.slot).await {
+            Ok(true) => {}
+            Ok(false) => warn(&mut response, NONE_IS_USED),
+            // The change is made, and that is what the answer must say.
+            Err(error) => tracing::error!(%error, "deleting unused clients was set without a word on which those are"),
+        }
     }
     Ok(response)
 }

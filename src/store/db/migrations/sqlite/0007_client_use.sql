@@ -9,5 +9,8 @@ ALTER TABLE tenants ADD COLUMN permissive_eligible INTEGER NOT NULL DEFAULT 0;
 -- The oldest first of those that registered themselves and that no server ever asked for.
 CREATE INDEX clients_unused ON clients (tenant, issued_at) WHERE last_used_at IS NULL AND is_dynamic = 1;
 
+-- Whether a server ever asked for a client of a tenant.
+CREATE INDEX clients_used ON clients (tenant) WHERE last_used_at IS NOT NULL;
+
 -- Whether, and what, a tenant grants by default.
 CREATE INDEX client_grants_default ON client_grants (tenant) WHERE client_id IS NULL;
