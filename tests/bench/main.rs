@@ -9,6 +9,7 @@
 //! | `register_durable` | [`register`] |
 //! | `untouched`, `passed`, `acl_deny_10` to `acl_deny_100k`, `limit_deny` | [`requests`] |
 //! | `tenants_10000` | [`tenants`] |
+//! | `client_pages` | [`client_pages`] |
 //!
 //! `cargo bench --profile release --bench edge -- passed acl_deny` runs only the scenarios that are called so or, where
 //! none is, have that in their names; `summary.json` has only their rows then. `BENCH_ROUNDS` (5) and `BENCH_SECONDS` (3)
@@ -22,6 +23,7 @@
     clippy::unwrap_used
 )]
 
+mod client_pages;
 mod load;
 mod measure;
 mod peers;
@@ -46,7 +48,7 @@ use support::{output_of, root};
 /// Runs a scenario and prints what it measured; gives the rows.
 type Scenario = fn(&Path, Times) -> Vec<Value>;
 
-const SCENARIOS: [(&str, Scenario); 9] = [
+const SCENARIOS: [(&str, Scenario); 10] = [
     ("register_durable", register::run),
     ("untouched", |_, times| requests::untouched(times)),
     ("passed", |_, times| requests::passed(times)),
@@ -56,6 +58,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
     ("acl_deny_100k", |_, times| requests::acl_deny("acl_deny_100k", 100_000, times)),
     ("limit_deny", |_, times| requests::limit_deny(times)),
     ("tenants_10000", |_, _| tenants::run()),
+    ("client_pages", |results, _| client_pages::run(results)),
 ];
 
 fn main() {

@@ -84,3 +84,14 @@ fn a_damaged_database_is_left_alone() {
     fs::write(folder.database(), bytes).unwrap();
     refused_and_untouched(&folder, "damaged");
 }
+
+#[test]
+fn a_client_takes_at_most_a_kibibyte_of_the_file() {
+    const CLIENTS: u32 = 50_000;
+    let folder = Folder::with_default_tenant();
+    folder.fill_with_clients(CLIENTS);
+    let bytes = fs::metadata(folder.database()).unwrap().len();
+    assert!(bytes <= u64::from(CLIENTS) * 1_024, "{} bytes for each client", bytes / u64::from(CLIENTS));
+    let page = folder.serve().owner("default").get("/api/v2/clients?include_totals=true&page=499&per_page=100").json();
+    assert_eq!((&page["total"], page["clients"].as_array().unwrap().len()), (&CLIENTS.into(), 100));
+}

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::store::Folder;
+use crate::support::store::{Folder, client_id, public};
 
 const SETTINGS: &str = "/api/v2/tenants/settings";
 
@@ -43,6 +43,34 @@ fn switching_registration_on_warns_of_what_follows() {
     assert_eq!(store.owner("default").patch_settings(&on).header("warning"), "");
     let off = json!({"flags": {"enable_dynamic_client_registration": false}});
     assert_eq!(store.owner("default").patch_settings(&off).header("warning"), "");
+}
+
+#[test]
+fn deleting_unused_clients_warns_while_no_server_asked_for_any() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    store.edge().put_client("default", &client_id(1), &public());
+    let warning = |dcr_edge: Value| {
+        let answer = owner.patch_settings(&json!({"dcr_edge": dcr_edge}));
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.header("warning").to_owned()
+    };
+    for sets in [json!({"client_quota": 9}), json!({"unused_client_ttl": 3_600})] {
+        let text = warning(sets);
+        assert!(text.starts_with("299 - \"All clients count as unused until"), "{text}");
+    }
+    for other in [json!({"client_quota": null, "unused_client_ttl": null}), json!({"custom_schemes": "any"})] {
+        assert_eq!(warning(other), "");
+    }
+    folder.with_database(async |database| {
+        let slot = database.tenant(&"default".parse().unwrap()).await.unwrap().unwrap().slot;
+        database.note_client_use(slot, &client_id(1), 1_000).await.unwrap();
+    });
+    assert_eq!(warning(json!({"client_quota": 9, "unused_client_ttl": 3_600})), "");
+    let refused = owner.patch_settings(&json!({"dcr_edge": {"unused_client_ttl": 3_599}}));
+    assert_eq!(refused.status, 400);
+    assert!(refused.text.contains("dcr_edge.unused_client_ttl: expected a whole number of seconds from 3600"));
 }
 
 #[test]

@@ -91,6 +91,46 @@ impl Folder {
         ids.into_iter().collect()
     }
 
+    /// Fills the database up to so many clients of the default tenant, which are like those that MCP clients register:
+    /// one half is public.
+    pub fn fill_with_clients(&self, clients: u32) {
+        let store = self.serve();
+        for (number, secret) in [(1, None), (2, Some("ab".repeat(32)))] {
+            let mut registration = json!({"metadata": {
+                "client_name": "Example Desktop",
+                "client_uri": "https://desktop.example.com",
+                "logo_uri": "https://desktop.example.com/logo.png",
+                "redirect_uris": ["http://localhost:33418/callback", "https://desktop.example.com/oauth/callback"],
+                "grant_types": ["authorization_code", "refresh_token"],
+                "response_types": ["code"],
+                "token_endpoint_auth_method": if secret.is_none() { "none" } else { "client_secret_post" },
+                "scope": "openid profile email offline_access",
+                "software_id": "f5b1b0a4-7c5e-4d0e-9d9b-6a0d3c2f1e11",
+                "software_version": "1.24.0"
+            }});
+            if let Some(secret) = secret {
+                registration["client_secret_sha256"] = secret.into();
+            }
+            let answer = store.edge().put_client("default", &client_id(number), &registration);
+            assert_eq!(answer.status, 201, "{}", answer.text);
+        }
+        drop(store);
+        self.with_tables(async |pool| {
+            let copies = "WITH RECURSIVE n (n) AS (SELECT 3 UNION ALL SELECT n + 1 FROM n WHERE n < ?) \
+                 INSERT INTO clients \
+                 (client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at, app_type) \
+                 SELECT 'tpc_' || lower(hex(randomblob(16))), tenant, metadata, \
+                 iif(client_secret_sha256 IS NULL, NULL, randomblob(32)), \
+                 iif(fingerprint IS NULL, NULL, randomblob(32)), issued_at + n, app_type \
+                 FROM n CROSS JOIN clients ON number = 1 + n % 2";
+            sqlx::query(copies).bind(clients).execute(pool).await.unwrap();
+            sqlx::query("DELETE FROM client_blocks").execute(pool).await.unwrap();
+            let counts = "INSERT INTO client_blocks (tenant, block, app_type, clients) \
+                 SELECT tenant, number >> 11, app_type, count(*) FROM clients GROUP BY 1, 2, 3";
+            sqlx::query(counts).execute(pool).await.unwrap();
+        });
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
