@@ -65,7 +65,7 @@ fn deleting_unused_clients_warns_while_no_server_asked_for_any() {
     }
     folder.with_database(async |database| {
         let slot = database.tenant(&"default".parse().unwrap()).await.unwrap().unwrap().slot;
-        database.note_client_use(slot, &client_id(1), 1_000).await.unwrap();
+        database.note_client_uses(&[(slot, client_id(1))], 1_000).await.unwrap();
     });
     assert_eq!(warning(json!({"client_quota": 9, "unused_client_ttl": 3_600})), "");
     let refused = owner.patch_settings(&json!({"dcr_edge": {"unused_client_ttl": 3_599}}));

@@ -104,8 +104,9 @@ pub trait Database: Clients + NetworkAcls + Documents + Logs + Permissions + Sig
     async fn changes(&self, after: u64, instance: Option<&str>) -> Result<Changes, Error>;
 
     /// Registers clients in one transaction, and answers each by itself, in the order of `batch`. When this
-    /// returns, what it says is durable. An error means that none was registered. A refusal by the fleet's limit counts
-    /// from the arrival.
+    /// returns, what it says is durable. An error means that none was registered. Where a quota is used up, clients that
+    /// registered themselves more than 24 hours ago and that no authorization server ever asked for give way, the oldest
+    /// first, which is an event in the tenant's log. A refusal by the fleet's limit counts from the arrival.
     async fn register(&self, batch: &[Arrival]) -> Result<Vec<Result<Registered, Refusal>>, Error>;
 
     /// Ends all work in an orderly way. No call may follow.

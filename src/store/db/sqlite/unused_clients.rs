@@ -1,5 +1,7 @@
 //! Clients that registered themselves and that no authorization server ever asked for: the oldest go first.
 
+use std::collections::VecDeque;
+
 use sqlx::sqlite::SqliteConnection;
 
 use super::clients::BlockCounts;
@@ -41,10 +43,11 @@ pub(super) async fn oldest(
     Ok(rows.into_iter().map(client).collect())
 }
 
+/// The grants of the clients go with them.
 pub(super) const DELETE: &str = "DELETE FROM clients WHERE number IN (SELECT value FROM json_each(?)) \
      RETURNING tenant, number, app_type";
 
-/// Deletes clients and their grants, and counts them off.
+/// Deletes clients, and counts them off.
 pub(super) async fn delete(
     connection: &mut SqliteConnection,
     clients: impl Iterator<Item = &UnusedClient>,
@@ -77,6 +80,9 @@ impl Sqlite {
             let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
             let Some(before) = too_old_before(&mut transaction, tenant, now).await? else { break };
             let clients = oldest(&mut transaction, tenant.into(), before, TOO_OLD_AT_ONCE).await?;
+            if clients.is_empty() {
+                break;
+            }
             delete(&mut transaction, clients.iter()).await?;
             deleted = deleted.saturating_add(u64::try_from(clients.len()).unwrap_or(u64::MAX));
             let is_last = clients.len() < TOO_OLD_AT_ONCE;
@@ -124,13 +130,14 @@ pub(super) struct Places {
     /// How many clients there are, with the new ones and without those that gave way.
     clients: u64,
     /// Those that can give way, the oldest first.
-    unused: std::collections::VecDeque<UnusedClient>,
+    unused: VecDeque<UnusedClient>,
     /// Those that gave way.
     pub(super) gone: Vec<UnusedClient>,
-    /// The time of the last new client, in UNIX seconds.
+    /// When the last of the new ones arrived, in UNIX seconds.
     pub(super) at: u64,
 }
 
+/// How many clients the tenant has.
 pub(super) const HAS: &str = "SELECT coalesce(sum(clients), 0) FROM client_blocks WHERE tenant = ?";
 
 impl Places {
