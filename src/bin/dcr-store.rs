@@ -102,6 +102,8 @@ enum TenantCommand {
         domain: Vec<Domain>,
         #[command(flatten)]
         limit: LimitArgs,
+        #[command(flatten)]
+        mode: ModeArgs,
     },
     /// List all tenants
     List,
@@ -110,7 +112,7 @@ enum TenantCommand {
         /// Its name
         name: Name,
     },
-    /// Change a tenant's domains or rate limit
+    /// Change a tenant's domains, rate limit or eligibility
     Update {
         /// Its name
         name: Name,
@@ -125,6 +127,8 @@ enum TenantCommand {
         remove_domain: Vec<Domain>,
         #[command(flatten)]
         limit: LimitArgs,
+        #[command(flatten)]
+        mode: ModeArgs,
     },
     /// Delete a tenant and all its clients, at once
     Delete {
@@ -171,6 +175,14 @@ struct LimitArgs {
     /// Registration requests that come back each second
     #[arg(long, value_parser = rate)]
     per_second: Option<NonZeroU32>,
+}
+
+#[derive(Args)]
+struct ModeArgs {
+    /// Whether its owner may choose the permissive mode, in which registrations get no third-party controls [default:
+    /// false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    permissive_eligible: Option<bool>,
 }
 
 fn rate(text: &str) -> Result<NonZeroU32, String> {
@@ -284,12 +296,15 @@ async fn key(database: &dyn Database, command: KeyCommand) -> Result<String, adm
 
 async fn tenant(database: &dyn Database, command: TenantCommand, clock: Clock) -> Result<String, admin::Error> {
     match command {
-        TenantCommand::Create { name, domain, limit } => admin::create(database, name, domain, limit.into()).await,
+        TenantCommand::Create { name, domain, limit, mode } => {
+            let permissive_eligible = mode.permissive_eligible.unwrap_or_default();
+            admin::create(database, name, domain, limit.into(), permissive_eligible).await
+        }
         TenantCommand::List => admin::list(database).await,
         TenantCommand::Show { name } => admin::show(database, &name).await,
-        TenantCommand::Update { name, domain, add_domain, remove_domain, limit } => {
+        TenantCommand::Update { name, domain, add_domain, remove_domain, limit, mode } => {
             let domains = DomainChange { replace: domain, add: add_domain, remove: remove_domain };
-            admin::update(database, &name, &domains, limit.into(), clock.now()).await
+            admin::update(database, &name, &domains, limit.into(), mode.permissive_eligible, clock.now()).await
         }
         TenantCommand::Delete { name } => admin::delete(database, &name).await,
     }

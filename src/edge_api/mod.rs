@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::management::{Permission, RedirectionPolicy, SubjectType};
-use crate::tenant;
+use crate::tenant::{self, SecurityMode};
 
 /// Response header by which the edge knows the store, and its version of these words.
 pub const PROTOCOL_HEADER: &str = "x-dcr-store-protocol";
@@ -144,9 +144,12 @@ pub struct ClientInformation {
     /// The RFC 7591 members as registered, or as the tenant's owner changed them.
     #[serde(flatten)]
     pub metadata: Map<String, Value>,
+    /// The mode that it was made under.
+    pub third_party_security_mode: SecurityMode,
     /// The owner's texts by name.
     pub client_metadata: BTreeMap<String, String>,
-    /// What the server has to hold it to.
+    /// What the server has to hold it to. Of one of the permissive mode only `require_pkce`, `loopback_any_port` and
+    /// `redirection_policy` mean anything: it is no third party with controls.
     pub policy: ThirdPartyPolicy,
 }
 

@@ -253,7 +253,9 @@ impl InForce {
         let acl = Index::new(network_acls.iter().map(|acl| &acl.rule));
         let exempt = settings.dcr_edge.per_source.iter().flat_map(|limit| &limit.exempt).collect();
         let tally = Tally::new(network_acls.into_iter().map(|acl| acl.id));
-        Self { tenant: Tenant { name, domains, settings }, acl, tally, exempt, slot, bucket: keys.bucket(slot), stamp }
+        // Who may choose a mode is the store's business.
+        let tenant = Tenant { name, domains, settings, permissive_eligible: false };
+        Self { tenant, acl, tally, exempt, slot, bucket: keys.bucket(slot), stamp }
     }
 }
 
@@ -423,6 +425,7 @@ mod tests {
             name: name.parse().unwrap(),
             domains: vec![domain.parse().unwrap()],
             settings: Default::default(),
+            permissive_eligible: false,
         };
         let json = serde_json::to_vec(&tenant).unwrap();
         (tenant, json)

@@ -456,9 +456,10 @@ impl Exchange {
         size: usize,
     ) -> Result<Registering, Refusal> {
         let body = if size == 0 { Vec::new() } else { environment.request_body(size) };
-        let metadata = registration::check(&body, &tenant.settings.dcr_edge).map_err(Refusal::Metadata)?;
+        let mode = tenant.settings.dynamic_client_registration_security_mode;
+        let metadata = registration::check(&body, mode, &tenant.settings.dcr_edge).map_err(Refusal::Metadata)?;
         let mut random = |buffer: &mut [u8]| environment.fill_random(buffer);
-        let client_id = registration::client_id(&mut random).map_err(|_| Refusal::RandomnessUnavailable)?;
+        let client_id = registration::client_id(mode, &mut random).map_err(|_| Refusal::RandomnessUnavailable)?;
         let secret = metadata.is_confidential().then(|| registration::client_secret(&mut random)).transpose();
         let secret = secret.map_err(|_| Refusal::RandomnessUnavailable)?;
         let client_secret_sha256 = secret.as_ref().map(ClientSecret::sha256_hex);
@@ -559,7 +560,7 @@ mod tests {
     use crate::filter::config::Config;
     use crate::filter::environment::{CallResponse, DispatchError};
     use crate::filter::fake::Fake;
-    use crate::tenant::Domain;
+    use crate::tenant::{Domain, SecurityMode};
     use serde_json::{Value, json};
     use std::sync::atomic::Ordering;
 
@@ -657,6 +658,25 @@ mod tests {
         assert!(!String::from_utf8(call.body).unwrap().contains(secret));
         assert_eq!(header(&reply, "cache-control"), Some("no-store"));
         assert_eq!(header(&reply, "x-ratelimit-remaining"), Some("4"));
+    }
+
+    #[test]
+    fn a_permissive_tenants_registration_is_checked_and_named_in_its_mode() {
+        let body = br#"{"grant_types":["client_credentials"],"jwks_uri":"https://app.example/jwks"}"#;
+        let bench = Bench::enabled(json!({"dynamic_client_registration_security_mode": "permissive"}));
+        let mut exchange = bench.register(body, &[]);
+        let call = bench.fake.calls.lock().unwrap().pop().unwrap();
+        let path = &call.headers.iter().find(|(name, _)| name == ":path").unwrap().1;
+        let client_id = path.strip_prefix("/edge/v1/tenants/default/clients/").unwrap().to_owned();
+        assert_eq!(registration::client_id_mode(&client_id), Some(SecurityMode::Permissive));
+        exchange.on_answer(&bench.fake, store_says("201", json!({"client_id": client_id, "client_id_issued_at": 7})));
+        let (status, answer, _) = bench.last();
+        assert_eq!((status, &answer["token_endpoint_auth_method"]), (201, &json!("client_secret_basic")));
+        assert_eq!((&answer["redirect_uris"], &answer["jwks_uri"]), (&json!([]), &json!("https://app.example/jwks")));
+
+        let bench = Bench::enabled(json!({}));
+        bench.register(body, &[]);
+        assert_eq!((bench.last().0, &bench.last().1["error"]), (400, &json!("invalid_redirect_uri")));
     }
 
     #[test]

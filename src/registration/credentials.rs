@@ -4,7 +4,9 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// What a client id begins with: a third-party client.
+use crate::tenant::SecurityMode;
+
+/// What the id of a client of the strict mode begins with: a third-party client.
 const ID_PREFIX: &str = "tpc_";
 
 /// Random characters of a client id, each of 62: 190 bits.
@@ -68,9 +70,17 @@ impl fmt::Debug for ClientSecret {
     }
 }
 
-/// A new client id: `tpc_` and 32 characters of `[0-9A-Za-z]`. `random` fills a buffer with random bytes.
-pub fn client_id<E, R: FnMut(&mut [u8]) -> Result<(), E>>(random: &mut R) -> Result<String, RandomError<E>> {
-    prefixed_id(ID_PREFIX, ID_LENGTH, random)
+/// A new client id: 32 characters of `[0-9A-Za-z]`, after `tpc_` in the strict mode. `random` fills a buffer with random
+/// bytes.
+pub fn client_id<E, R: FnMut(&mut [u8]) -> Result<(), E>>(
+    mode: SecurityMode,
+    random: &mut R,
+) -> Result<String, RandomError<E>> {
+    let prefix = match mode {
+        SecurityMode::Strict => ID_PREFIX,
+        SecurityMode::Permissive => "",
+    };
+    prefixed_id(prefix, ID_LENGTH, random)
 }
 
 /// A new id: `prefix` and `length` characters of `[0-9A-Za-z]`. `random` fills a buffer with random bytes.
@@ -92,10 +102,13 @@ pub fn client_secret<E, R: FnMut(&mut [u8]) -> Result<(), E>>(random: &mut R) ->
     Ok(ClientSecret(secret))
 }
 
-/// Whether `text` has exactly the form of a client id that [`client_id`] makes.
-pub fn is_client_id(text: &str) -> bool {
-    text.strip_prefix(ID_PREFIX)
-        .is_some_and(|rest| rest.len() == ID_LENGTH && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+/// The mode in which [`client_id`] makes ids of exactly the form of `text`; `None` if it makes none.
+pub fn client_id_mode(text: &str) -> Option<SecurityMode> {
+    let (mode, random) = match text.strip_prefix(ID_PREFIX) {
+        Some(rest) => (SecurityMode::Strict, rest),
+        None => (SecurityMode::Permissive, text),
+    };
+    (random.len() == ID_LENGTH && random.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(mode)
 }
 
 /// Appends `length` characters, each of the alphabet's with the same probability: of every byte count six bits, and
@@ -160,9 +173,11 @@ mod tests {
     #[test]
     fn ids_have_the_promised_form_are_unique_and_without_bias() {
         let mut random = pseudo_random();
-        let ids: HashSet<String> = (0..DRAWS).map(|_| client_id(&mut random).unwrap()).collect();
+        let ids: HashSet<String> = (0..DRAWS).map(|_| client_id(SecurityMode::Strict, &mut random).unwrap()).collect();
         assert_eq!(ids.len(), DRAWS);
-        assert!(ids.iter().all(|id| id.len() == 36 && is_client_id(id)));
+        assert!(ids.iter().all(|id| id.len() == 36 && client_id_mode(id) == Some(SecurityMode::Strict)));
+        let permissive = client_id(SecurityMode::Permissive, &mut random).unwrap();
+        assert_eq!((permissive.len(), client_id_mode(&permissive)), (32, Some(SecurityMode::Permissive)));
         assert_eq!(ID_ALPHABET.len(), 62);
         assert!(ID_ALPHABET.iter().all(u8::is_ascii_alphanumeric));
         // 61 degrees of freedom: an even source stays below this with a probability of 99.99 %.
@@ -193,12 +208,13 @@ mod tests {
 
     #[test]
     fn a_random_source_that_fails_or_is_stuck_is_an_error() {
-        assert_eq!(client_id(&mut |_: &mut [u8]| Err("no entropy")), Err(RandomError::Source("no entropy")));
+        let strict = SecurityMode::Strict;
+        assert_eq!(client_id(strict, &mut |_: &mut [u8]| Err("no entropy")), Err(RandomError::Source("no entropy")));
         let mut stuck = |buffer: &mut [u8]| -> Result<(), &'static str> {
             buffer.fill(0xff);
             Ok(())
         };
-        assert_eq!(client_id(&mut stuck), Err(RandomError::NotRandom));
+        assert_eq!(client_id(strict, &mut stuck), Err(RandomError::NotRandom));
         assert_eq!(RandomError::Source("no entropy").to_string(), "the random source failed: no entropy");
     }
 
@@ -213,14 +229,18 @@ mod tests {
     }
 
     #[test]
-    fn a_client_id_has_exactly_one_form() {
+    fn a_client_id_has_exactly_one_form_in_each_mode() {
         let id = format!("tpc_{}", "aZ9".repeat(10) + "bb");
-        assert!(is_client_id(&id));
-        for bad in
-            ["", "tpc_", &id[..35], &format!("{id}a"), &id.replace("tpc_", "TPC_"), &id.replace('9', "-"), &id[4..]]
-        {
-            assert!(!is_client_id(bad), "{bad}");
+        assert_eq!(client_id_mode(&id), Some(SecurityMode::Strict));
+        assert_eq!(client_id_mode(&id[4..]), Some(SecurityMode::Permissive));
+        for bad in ["", "tpc_", &id[..35], &format!("{id}a"), &id.replace("tpc_", "TPC_"), &id.replace('9', "-")] {
+            assert_eq!(client_id_mode(bad), None, "{bad}");
         }
-        assert!(!is_client_id(&format!("tpc_{}", "é".repeat(16))));
+        for bad in [&id[4..35], &format!("{}a", &id[4..]), &format!("tpc_{}", &id[8..]), &id.replace("tpc_", "tpc")] {
+            assert_eq!(client_id_mode(bad), None, "{bad}");
+        }
+        for prefix in ["tpc_", ""] {
+            assert_eq!(client_id_mode(&format!("{prefix}{}", "é".repeat(16))), None);
+        }
     }
 }

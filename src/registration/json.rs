@@ -8,6 +8,7 @@ use std::collections::btree_map::Entry;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 use super::Rejection;
 
@@ -15,14 +16,16 @@ use super::Rejection;
 const MAX_LEVELS: u32 = 32;
 
 /// A JSON value, as much of it as registration looks at.
-#[derive(Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Json {
     Null,
+    Bool(bool),
+    Integer(i64),
+    /// A number that two readers may read differently (RFC 8259 §6): a fraction, or too large.
+    Inexact,
     Text(String),
     List(Vec<Self>),
     Object(BTreeMap<String, Self>),
-    /// `true`, `false` or a number: right for no member.
-    Other,
 }
 
 impl Json {
@@ -32,7 +35,31 @@ impl Json {
             Self::Null => true,
             Self::Text(text) => text.is_empty(),
             Self::List(list) => list.is_empty(),
-            Self::Object(_) | Self::Other => false,
+            Self::Object(_) | Self::Bool(_) | Self::Integer(_) | Self::Inexact => false,
+        }
+    }
+
+    /// Whether every number in it is a whole one of 64 bits, so that it comes back as it was sent.
+    pub(super) fn is_exact(&self) -> bool {
+        match self {
+            Self::Null | Self::Bool(_) | Self::Integer(_) | Self::Text(_) => true,
+            Self::Inexact => false,
+            Self::List(list) => list.iter().all(Self::is_exact),
+            Self::Object(members) => members.values().all(Self::is_exact),
+        }
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            // What is inexact is never registered.
+            Self::Null | Self::Inexact => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Integer(value) => serializer.serialize_i64(*value),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::List(list) => serializer.collect_seq(list),
+            Self::Object(members) => serializer.collect_map(members),
         }
     }
 }
@@ -86,20 +113,20 @@ impl<'de> Visitor<'de> for Level {
         Ok(Json::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(Json::Bool(value))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+        Ok(Json::Integer(value))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+        Ok(value.try_into().map_or(Json::Inexact, Json::Integer))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
-        Ok(Json::Other)
+        Ok(Json::Inexact)
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Json, E> {

@@ -1,5 +1,6 @@
-//! The members of RFC 7591 §2: which are registered, in which form. A member that is not named here is ignored, as
-//! RFC 7591 §2 allows; an empty one counts as not sent.
+//! The members of RFC 7591 §2: which are registered, in which form. In the strict mode a member that is not named here is
+//! ignored, as RFC 7591 §2 allows; in the permissive mode it is kept, unless it is the server's to say. An empty one
+//! counts as not sent.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::Rejection;
 use super::json::{self, Json};
 use super::redirect_uri::{self, Target};
-use crate::tenant::{DcrEdge, InvalidRedirectUris};
+use crate::tenant::{DcrEdge, InvalidRedirectUris, SecurityMode};
 
 const MAX_REDIRECT_URIS: usize = 50;
 const MAX_CONTACTS: usize = 10;
@@ -22,25 +23,64 @@ const MAX_TEXT_CHARACTERS: usize = 255;
 /// Longest scope, in bytes.
 const MAX_SCOPE_BYTES: usize = 2_048;
 
-const AUTHORIZATION_CODE: &[&str] = &["authorization_code"];
-const AUTHORIZATION_CODE_AND_REFRESH_TOKEN: &[&str] = &["authorization_code", "refresh_token"];
+const AUTHORIZATION_CODE: &str = "authorization_code";
+const REFRESH_TOKEN: &str = "refresh_token";
+const IMPLICIT: &str = "implicit";
+const CLIENT_CREDENTIALS: &str = "client_credentials";
+const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
+/// The grant types of the strict mode, in the order in which they are registered.
+const STRICT_GRANTS: &[&str] = &[AUTHORIZATION_CODE, REFRESH_TOKEN];
+/// Those of the permissive mode. `password` is in neither.
+const PERMISSIVE_GRANTS: &[&str] = &[AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS, IMPLICIT, DEVICE_CODE];
+
+/// The response types, each with the grant types that it needs (RFC 7591 §2.1, and OpenID Connect
+/// Dynamic Client Registration 1.0 §2). The first that fits is the default.
+const RESPONSE_TYPES: &[(&str, &[&str])] = &[
+    ("code", &[AUTHORIZATION_CODE]),
+    ("token", &[IMPLICIT]),
+    ("id_token", &[IMPLICIT]),
+    ("id_token token", &[IMPLICIT]),
+    ("code token", &[AUTHORIZATION_CODE, IMPLICIT]),
+    ("code id_token", &[AUTHORIZATION_CODE, IMPLICIT]),
+    ("code id_token token", &[AUTHORIZATION_CODE, IMPLICIT]),
+];
+
+/// Members that the server says, and those that its own interfaces show beside what a client registered: nobody
+/// registers them. Those that begin with `registration_` (RFC 7591 §3.2.1) are among them.
+const OF_THE_SERVER: &[&str] = &[
+    "client_id",
+    "client_secret",
+    "client_id_issued_at",
+    "client_secret_expires_at",
+    "client_metadata",
+    "is_first_party",
+    "policy",
+    "tenant",
+    "third_party_security_mode",
+];
 
 /// Metadata that passed every check, as it is registered, stored and echoed.
 ///
-/// It serialises to the registered members of RFC 7591 §2 and nothing else, never to a `null` or an empty value, and
-/// always in the same order; [`check`] reads what it serialises to as an equal value.
+/// It serialises to the registered members and nothing else, none of them `null` or empty (save for `redirect_uris` and
+/// `response_types` of a permissive client that redirects nobody), and always in the same order; [`check`] reads what it
+/// serialises to as an equal value.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct ClientMetadata {
     redirect_uris: Vec<String>,
     token_endpoint_auth_method: AuthMethod,
-    grant_types: &'static [&'static str],
-    response_types: [&'static str; 1],
+    grant_types: Vec<&'static str>,
+    response_types: Vec<&'static str>,
     application_type: ApplicationType,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     contacts: Vec<String>,
-    /// Members whose value is one text, by name, which may end in a language tag.
+    /// Members whose value is one text, by name, which may end in a language tag; and what else was sent in the permissive
+    /// mode.
     #[serde(flatten)]
-    texts: BTreeMap<String, String>,
+    others: BTreeMap<String, Json>,
+    /// The mode that it was checked under.
+    #[serde(skip)]
+    mode: SecurityMode,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -48,6 +88,7 @@ pub struct ClientMetadata {
 enum AuthMethod {
     None,
     ClientSecretPost,
+    ClientSecretBasic,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -60,12 +101,20 @@ enum ApplicationType {
 impl ClientMetadata {
     /// Whether the client gets a secret (RFC 6749 §2.1).
     pub fn is_confidential(&self) -> bool {
-        self.token_endpoint_auth_method == AuthMethod::ClientSecretPost
+        self.token_endpoint_auth_method != AuthMethod::None
+    }
+
+    /// Whether it acts on its own behalf only, so that no user is ever sent to it.
+    pub fn is_without_users(&self) -> bool {
+        self.grant_types.iter().all(|grant| [CLIENT_CREDENTIALS, REFRESH_TOKEN].contains(grant))
     }
 
     /// What the client calls itself.
     pub fn client_name(&self) -> Option<&str> {
-        self.texts.get("client_name").map(String::as_str)
+        match self.others.get("client_name") {
+            Some(Json::Text(name)) => Some(name),
+            _ => None,
+        }
     }
 
     /// Whether it is an application on the user's own device.
@@ -82,7 +131,7 @@ impl ClientMetadata {
     ///
     /// Every registered member counts, with its default if it was not sent, byte for byte. The order of the members,
     /// the order and repetition of what is in their arrays, the whitespace of the JSON and around `client_name`, and
-    /// members that are not registered do not count.
+    /// members that are not registered do not count. The same metadata in another mode is another client's.
     ///
     /// # Errors
     /// Serialisation of this type does not fail; the error is `serde_json`'s, passed on because a hash of less than
@@ -93,28 +142,39 @@ impl ClientMetadata {
             list.sort_unstable();
             list.dedup();
         }
-        Ok(Sha256::digest(serde_json::to_vec(&canonical)?).into())
+        let mut hash = Sha256::new();
+        if self.mode == SecurityMode::Permissive {
+            hash.update(self.mode.as_str());
+        }
+        hash.update(serde_json::to_vec(&canonical)?);
+        Ok(hash.finalize().into())
     }
 }
 
-/// Checks a registration request's body against RFC 7591 and the tenant's rules.
+/// Checks a registration request's body against RFC 7591 and the tenant's mode and rules.
 ///
 /// # Errors
 /// The first rule that the body breaks, as RFC 7591 §3.2.2 reports it.
-pub fn check(body: &[u8], rules: &DcrEdge) -> Result<ClientMetadata, Rejection> {
+pub fn check(body: &[u8], mode: SecurityMode, rules: &DcrEdge) -> Result<ClientMetadata, Rejection> {
     let mut members = Members(json::members(body)?);
     if members.0.contains_key("software_statement") {
         return Err(Rejection::at("software_statement", None, "is not supported; register without it"));
     }
-    let (redirect_uris, targets) = redirect_uris(&mut members, rules)?;
+    let (redirect_uris, targets) = redirect_uris(&mut members, mode, rules)?;
+    let token_endpoint_auth_method = auth_method(&mut members, mode)?;
+    let grant_types = grant_types(&mut members, mode, token_endpoint_auth_method)?;
+    if redirect_uris.is_empty() && redirects(&grant_types) {
+        return Err(Rejection::at(REDIRECT_URIS, None, NUMBER_OF_REDIRECT_URIS));
+    }
     Ok(ClientMetadata {
         redirect_uris,
-        token_endpoint_auth_method: auth_method(&mut members)?,
-        grant_types: grant_types(&mut members)?,
-        response_types: response_types(&mut members)?,
+        token_endpoint_auth_method,
+        response_types: response_types(&mut members, mode, &grant_types)?,
+        grant_types,
         application_type: application_type(&mut members, &targets)?,
         contacts: contacts(&mut members)?,
-        texts: texts(members)?,
+        others: others(members, mode, rules)?,
+        mode,
     })
 }
 
@@ -153,11 +213,18 @@ impl Members {
     }
 }
 
-fn redirect_uris(members: &mut Members, rules: &DcrEdge) -> Result<(Vec<String>, Vec<Target>), Rejection> {
-    const MEMBER: &str = "redirect_uris";
-    let sent = members.list(MEMBER)?;
-    if sent.is_empty() || sent.len() > MAX_REDIRECT_URIS {
-        return Err(Rejection::at(MEMBER, None, "1 to 50 are required"));
+const REDIRECT_URIS: &str = "redirect_uris";
+const NUMBER_OF_REDIRECT_URIS: &str = "1 to 50 are required";
+
+/// The URIs to which users are sent. Whether a client of the permissive mode needs some depends on its grant types.
+fn redirect_uris(
+    members: &mut Members,
+    mode: SecurityMode,
+    rules: &DcrEdge,
+) -> Result<(Vec<String>, Vec<Target>), Rejection> {
+    let sent = members.list(REDIRECT_URIS)?;
+    if sent.len() > MAX_REDIRECT_URIS || (sent.is_empty() && mode == SecurityMode::Strict) {
+        return Err(Rejection::at(REDIRECT_URIS, None, NUMBER_OF_REDIRECT_URIS));
     }
     let (mut uris, mut targets) = (Vec::new(), Vec::new());
     let mut refused = None;
@@ -169,7 +236,7 @@ fn redirect_uris(members: &mut Members, rules: &DcrEdge) -> Result<(Vec<String>,
                 targets.push(target);
             }
             Err(rule) => {
-                let rejection = Rejection::at(MEMBER, Some(index), rule);
+                let rejection = Rejection::at(REDIRECT_URIS, Some(index), rule);
                 match rules.invalid_redirect_uris {
                     InvalidRedirectUris::Reject => return Err(rejection),
                     InvalidRedirectUris::Skip => refused = refused.or(Some(rejection)),
@@ -183,39 +250,73 @@ fn redirect_uris(members: &mut Members, rules: &DcrEdge) -> Result<(Vec<String>,
     }
 }
 
-fn auth_method(members: &mut Members) -> Result<AuthMethod, Rejection> {
+/// The method that was sent, or else the default: that of RFC 7591 §2 where it is allowed.
+fn auth_method(members: &mut Members, mode: SecurityMode) -> Result<AuthMethod, Rejection> {
     const MEMBER: &str = "token_endpoint_auth_method";
-    match members.text(MEMBER)?.as_deref() {
-        None | Some("client_secret_post") => Ok(AuthMethod::ClientSecretPost),
-        Some("none") => Ok(AuthMethod::None),
-        Some(_) => Err(Rejection::at(MEMBER, None, "must be none or client_secret_post")),
+    match (members.text(MEMBER)?.as_deref(), mode) {
+        (None, SecurityMode::Strict) | (Some("client_secret_post"), _) => Ok(AuthMethod::ClientSecretPost),
+        (None | Some("client_secret_basic"), SecurityMode::Permissive) => Ok(AuthMethod::ClientSecretBasic),
+        (Some("none"), _) => Ok(AuthMethod::None),
+        (Some(_), SecurityMode::Strict) => Err(Rejection::at(MEMBER, None, "must be none or client_secret_post")),
+        (Some(_), SecurityMode::Permissive) => {
+            Err(Rejection::at(MEMBER, None, "must be none, client_secret_post or client_secret_basic"))
+        }
     }
 }
 
-/// Keeps the grant types a third party may have. Clients ask for all they know, so the others are no error.
-fn grant_types(members: &mut Members) -> Result<&'static [&'static str], Rejection> {
+/// Keeps the grant types that a client of the mode may have. Clients ask for all they know, so the others are no error.
+fn grant_types(members: &mut Members, mode: SecurityMode, method: AuthMethod) -> Result<Vec<&'static str>, Rejection> {
     const MEMBER: &str = "grant_types";
     let sent = members.list(MEMBER)?;
-    let has = |grant: &str| sent.iter().any(|sent| sent == grant);
-    match (sent.is_empty() || has("authorization_code"), has("refresh_token")) {
-        (true, true) => Ok(AUTHORIZATION_CODE_AND_REFRESH_TOKEN),
-        (true, false) => Ok(AUTHORIZATION_CODE),
-        (false, _) => Err(Rejection::at(
-            MEMBER,
-            None,
-            "must include authorization_code; beside it only refresh_token is registered",
-        )),
+    if sent.is_empty() {
+        return Ok(vec![AUTHORIZATION_CODE]);
     }
+    let (known, rule) = match mode {
+        SecurityMode::Strict => {
+            (STRICT_GRANTS, "must include authorization_code; beside it only refresh_token is registered")
+        }
+        SecurityMode::Permissive => (
+            PERMISSIVE_GRANTS,
+            "must include authorization_code, implicit, device_code or, with a secret, client_credentials",
+        ),
+    };
+    let mut kept = Vec::new();
+    for known in known {
+        // RFC 6749 §4.4: only for confidential clients.
+        let may_have = *known != CLIENT_CREDENTIALS || method != AuthMethod::None;
+        if may_have && sent.iter().any(|sent| sent == known) {
+            kept.push(*known);
+        }
+    }
+    // Alone it is of no use.
+    if kept.iter().all(|grant| *grant == REFRESH_TOKEN) { Err(Rejection::at(MEMBER, None, rule)) } else { Ok(kept) }
 }
 
-fn response_types(members: &mut Members) -> Result<[&'static str; 1], Rejection> {
+/// Whether users are sent to a client with these grant types.
+fn redirects(grants: &[&str]) -> bool {
+    grants.contains(&AUTHORIZATION_CODE) || grants.contains(&IMPLICIT)
+}
+
+/// Keeps the response types that belong to the grant types; of a client that redirects nobody: none.
+fn response_types(members: &mut Members, mode: SecurityMode, grants: &[&str]) -> Result<Vec<&'static str>, Rejection> {
     const MEMBER: &str = "response_types";
     let sent = members.list(MEMBER)?;
-    if sent.is_empty() || sent.iter().any(|sent| sent == "code") {
-        Ok(["code"])
-    } else {
-        Err(Rejection::at(MEMBER, None, "must include code; no other is registered"))
+    let mut kept = Vec::new();
+    for (response_type, needed) in RESPONSE_TYPES {
+        let belongs = needed.iter().all(|grant| grants.contains(grant));
+        let is_wanted = if sent.is_empty() { kept.is_empty() } else { sent.iter().any(|sent| sent == response_type) };
+        if belongs && is_wanted {
+            kept.push(*response_type);
+        }
     }
+    if kept.is_empty() && redirects(grants) {
+        let rule = match mode {
+            SecurityMode::Strict => "must include code; no other is registered",
+            SecurityMode::Permissive => "must include one that belongs to the grant types",
+        };
+        return Err(Rejection::at(MEMBER, None, rule));
+    }
+    Ok(kept)
 }
 
 /// What was sent, or else what the redirect URIs show.
@@ -262,15 +363,18 @@ fn text_rule(member: &str) -> Option<(TextRule, bool)> {
     }
 }
 
-fn texts(members: Members) -> Result<BTreeMap<String, String>, Rejection> {
-    let mut texts = BTreeMap::<String, String>::new();
+fn others(members: Members, mode: SecurityMode, rules: &DcrEdge) -> Result<BTreeMap<String, Json>, Rejection> {
+    let mut others = BTreeMap::<String, Json>::new();
     let mut tagged: usize = 0;
     for (name, value) in members.0 {
         let (member, tag) = name.split_once('#').map_or((name.as_str(), None), |(member, tag)| (member, Some(tag)));
-        let Some((rule, may_be_tagged)) = text_rule(member) else { continue };
-        if tag.is_some() && !may_be_tagged {
+        let Some((rule, _)) = text_rule(member).filter(|(_, may_be_tagged)| tag.is_none() || *may_be_tagged) else {
+            if mode == SecurityMode::Permissive && may_be_registered(member, tag) {
+                check_without_rule(member, &value, rules)?;
+                others.insert(name, value);
+            }
             continue;
-        }
+        };
         // The tag is the client's own text, so a description says only that there is one.
         let place = if tag.is_some() { format!("{member} with a language tag") } else { member.to_owned() };
         let broken = |rule| Rejection::at(&place, None, rule);
@@ -282,15 +386,42 @@ fn texts(members: Members) -> Result<BTreeMap<String, String>, Rejection> {
             if !is_language_tag(tag) {
                 return Err(broken("the tag must be one of BCP 47, such as client_name#ja-Jpan-JP"));
             }
-            if texts.keys().any(|other| other.eq_ignore_ascii_case(&name)) {
+            if others.keys().any(|other| other.eq_ignore_ascii_case(&name)) {
                 return Err(broken("one language occurs twice (case does not count)"));
             }
         }
         let Json::Text(text) = value else { return Err(broken("must be a string")) };
         let text = rule(&text).map_err(broken)?.to_owned();
-        texts.insert(name, text);
+        others.insert(name, Json::Text(text));
     }
-    Ok(texts)
+    Ok(others)
+}
+
+/// Whether a member that no rule names is kept: not what the server says. Names are those of the standards, lower case: a
+/// reader for whom case does not count must not take one for a member that was checked.
+fn may_be_registered(member: &str, tag: Option<&str>) -> bool {
+    member.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase())
+        && tag.is_none_or(is_language_tag)
+        && !OF_THE_SERVER.contains(&member)
+        && !member.starts_with("registration_")
+}
+
+/// A server may send users to a URI in a member that no rule names, or fetch it, so it follows the rules of those like it.
+fn check_without_rule(member: &str, value: &Json, rules: &DcrEdge) -> Result<(), Rejection> {
+    let is_uri = |value: &Json| match value {
+        Json::Text(uri) if member == "post_logout_redirect_uris" => redirect_uri::check(uri, rules).is_ok(),
+        Json::Text(uri) => redirect_uri::check_page(uri).is_ok(),
+        _ => false,
+    };
+    // The name is the client's own text, so a description says only what it is like.
+    let (place, rule) = match value {
+        value if !value.is_exact() => ("a member that has no rule", "numbers must be whole and of 64 bits at most"),
+        value if member.ends_with("_uri") && !is_uri(value) => ("a member ending in _uri", "must be an https URI"),
+        Json::List(uris) if uris.len() <= MAX_REDIRECT_URIS && uris.iter().all(is_uri) => return Ok(()),
+        _ if member.ends_with("_uris") => ("a member ending in _uris", "must be an array of at most 50 https URIs"),
+        _ => return Ok(()),
+    };
+    Err(Rejection::at(place, None, rule))
 }
 
 /// The characters and lengths of RFC 5646 §2.1, not the registry behind them.
@@ -359,7 +490,7 @@ mod tests {
     const URI: &str = "https://a.example/cb";
 
     fn check_with(members: &Value, rules: Value) -> Result<ClientMetadata, Rejection> {
-        check(members.to_string().as_bytes(), &serde_json::from_value(rules).unwrap())
+        check(members.to_string().as_bytes(), SecurityMode::Strict, &serde_json::from_value(rules).unwrap())
     }
 
     /// What a body with one redirect URI and `members` is registered as.
@@ -641,7 +772,7 @@ mod tests {
             assert_eq!(redirect_error(none), "redirect_uris: 1 to 50 are required");
         }
         assert_eq!(redirect_error(json!(vec![URI; 51])), "redirect_uris: 1 to 50 are required");
-        assert!(check(b"{}", &DcrEdge::default()).is_err());
+        assert!(check(b"{}", SecurityMode::Strict, &DcrEdge::default()).is_err());
         let fifty: Vec<String> = (0..50).map(|n| format!("https://a.example/{n}")).collect();
         assert_eq!(registered(json!({"redirect_uris": fifty})).unwrap()["redirect_uris"], json!(fifty));
     }
@@ -687,9 +818,164 @@ mod tests {
         assert!(!confidential(json!("none")));
     }
 
+    /// What a registration in the permissive mode is registered as.
+    fn permissive(body: Value) -> Result<Value, String> {
+        check(body.to_string().as_bytes(), SecurityMode::Permissive, &DcrEdge::default())
+            .map(|metadata| serde_json::to_value(metadata).unwrap())
+            .map_err(|rejection| rejection.description)
+    }
+
+    #[test]
+    fn in_the_permissive_mode_the_least_registration_gets_the_defaults_of_the_standard() {
+        assert_eq!(
+            permissive(json!({"redirect_uris": [URI]})).unwrap(),
+            json!({
+                "redirect_uris": [URI], "token_endpoint_auth_method": "client_secret_basic",
+                "grant_types": ["authorization_code"], "response_types": ["code"], "application_type": "web"
+            })
+        );
+    }
+
+    #[test]
+    fn in_the_permissive_mode_all_metadata_is_kept_but_what_the_server_says() {
+        let kept = json!({
+            "redirect_uris": [URI], "token_endpoint_auth_method": "client_secret_post",
+            "grant_types": ["authorization_code", "implicit"], "response_types": ["token", "code id_token"],
+            "application_type": "web", "client_name": "A", "client_name#de": "B", "contacts": ["a"], "scope": "openid",
+            "jwks": {"keys": [{"kty": "EC", "x": null}]}, "jwks_uri": "https://a.example/jwks",
+            "default_max_age": -3600, "require_auth_time": true, "default_acr_values": ["1", 2, false, null],
+            "post_logout_redirect_uris": ["cursor://a"], "request_uris": ["https://a.example/r#hash"],
+            "x-own": {"a": [{"b": {}}]}, "note#de-DE": "c"
+        });
+        let mut sent = kept.clone();
+        let of_the_server = json!({
+            "client_id": "mine", "client_secret": "mine", "client_id_issued_at": 1, "client_secret_expires_at": 1,
+            "registration_access_token": "a", "registration_client_uri": "https://a.example/", "policy": {},
+            "is_first_party": true, "third_party_security_mode": "strict", "tenant": "a", "client_metadata": {"a": "b"},
+            "policy#de": 1, "REDIRECT_URIS": ["javascript:1"], "Policy": 1, "redirect_urıs": 1, "a b": 1, "a#b c": 1,
+            "nothing": null, "none": []
+        });
+        sent.as_object_mut().unwrap().append(&mut of_the_server.as_object().unwrap().clone());
+        assert_eq!(permissive(sent), Ok(kept.clone()));
+        assert_eq!(permissive(kept.clone()), Ok(kept));
+    }
+
+    #[test]
+    fn the_permissive_mode_has_most_grants_and_the_response_types_that_belong_to_them() {
+        let device = "urn:ietf:params:oauth:grant-type:device_code";
+        for (method, grants, sent, kept, response_types) in [
+            ("none", json!(["implicit"]), json!([]), json!(["implicit"]), json!(["token"])),
+            (
+                "none",
+                json!(["password", "authorization_code"]),
+                json!([]),
+                json!(["authorization_code"]),
+                json!(["code"]),
+            ),
+            ("none", json!([device, "client_credentials"]), json!(["code"]), json!([device]), json!([])),
+            ("client_secret_post", json!(["client_credentials"]), json!([]), json!(["client_credentials"]), json!([])),
+            (
+                "client_secret_basic",
+                json!([device, "implicit", "client_credentials", "refresh_token", "authorization_code", "x"]),
+                json!(["id_token token", "code id_token token", "none", "code"]),
+                json!(["authorization_code", "refresh_token", "client_credentials", "implicit", device]),
+                json!(["code", "id_token token", "code id_token token"]),
+            ),
+            (
+                "none",
+                json!(["authorization_code"]),
+                json!(["token", "code", "code token"]),
+                json!(["authorization_code"]),
+                json!(["code"]),
+            ),
+        ] {
+            let registered = permissive(json!({
+                "redirect_uris": [URI], "token_endpoint_auth_method": method, "grant_types": grants,
+                "response_types": sent
+            }))
+            .unwrap();
+            assert_eq!((&registered["grant_types"], &registered["response_types"]), (&kept, &response_types));
+            assert_eq!(permissive(registered.clone()), Ok(registered));
+        }
+    }
+
+    #[test]
+    fn only_a_client_that_redirects_nobody_needs_no_redirect_uris() {
+        for (grants, is_enough) in [
+            (json!(["client_credentials"]), true),
+            (json!(["urn:ietf:params:oauth:grant-type:device_code", "refresh_token"]), true),
+            (json!(["client_credentials", "implicit"]), false),
+            (json!(["client_credentials", "authorization_code"]), false),
+            (Value::Null, false),
+        ] {
+            let registered = permissive(json!({"grant_types": grants}));
+            assert_eq!(registered.is_ok(), is_enough, "{grants}");
+            match registered {
+                Ok(registered) => assert_eq!(registered["redirect_uris"], json!([])),
+                Err(description) => assert_eq!(description, "redirect_uris: 1 to 50 are required"),
+            }
+        }
+        let wrong = json!({"grant_types": ["client_credentials"], "redirect_uris": ["https://b/#x"]});
+        assert_eq!(permissive(wrong).unwrap_err(), "redirect_uris[0]: fragment is not allowed");
+    }
+
+    #[test]
+    fn the_permissive_mode_has_bounds_too() {
+        let uri = "a member ending in _uri: must be an https URI";
+        let uris = "a member ending in _uris: must be an array of at most 50 https URIs";
+        let number = "a member that has no rule: numbers must be whole and of 64 bits at most";
+        let grants =
+            "grant_types: must include authorization_code, implicit, device_code or, with a secret, client_credentials";
+        for (members, description) in [
+            (
+                json!({"client_name": "a\u{202e}"}),
+                "client_name: control, line-break and text-direction characters are not allowed",
+            ),
+            (json!({"scope": "a  b"}), "scope: must be RFC 6749 scope tokens with one space between them"),
+            (json!({"software_statement": "a.b.c"}), "software_statement: is not supported; register without it"),
+            (
+                json!({"token_endpoint_auth_method": "private_key_jwt"}),
+                "token_endpoint_auth_method: must be none, client_secret_post or client_secret_basic",
+            ),
+            (json!({"grant_types": ["password"]}), grants),
+            (json!({"grant_types": ["refresh_token"]}), grants),
+            (json!({"grant_types": ["client_credentials"], "token_endpoint_auth_method": "none"}), grants),
+            (json!({"response_types": ["token"]}), "response_types: must include one that belongs to the grant types"),
+            (json!({"jwks_uri": "http://10.0.0.1/"}), uri),
+            (json!({"MARK_uri": 1}), "MARK"),
+            (json!({"mark_uri": 1}), uri),
+            (json!({"initiate_login_uri#de": "javascript:1"}), uri),
+            (json!({"post_logout_redirect_uris": "https://a.example/"}), uris),
+            (json!({"post_logout_redirect_uris": ["javascript:1"]}), uris),
+            (json!({"request_uris": ["cursor://a"]}), uris),
+            (json!({"request_uris": vec!["https://a.example/"; 51]}), uris),
+            (json!({"default_max_age": 1.5}), number),
+            (json!({"default_max_age": 9_223_372_036_854_775_808_u64}), number),
+            (json!({"x": {"y": [1e300]}}), number),
+        ] {
+            let mut body = json!({"redirect_uris": [URI]});
+            body.as_object_mut().unwrap().append(&mut members.as_object().unwrap().clone());
+            match permissive(body) {
+                Err(found) => assert_eq!(found, description),
+                Ok(registered) => assert_eq!((description, registered.get("MARK_uri")), ("MARK", None), "{members}"),
+            }
+        }
+    }
+
+    #[test]
+    fn equal_metadata_in_another_mode_has_another_fingerprint() {
+        let body = json!({"redirect_uris": [URI], "token_endpoint_auth_method": "none"}).to_string();
+        let [strict, permissive] = [SecurityMode::Strict, SecurityMode::Permissive]
+            .map(|mode| check(body.as_bytes(), mode, &DcrEdge::default()).unwrap());
+        assert_eq!(serde_json::to_value(&strict).unwrap(), serde_json::to_value(&permissive).unwrap());
+        assert_ne!(strict.fingerprint().unwrap(), permissive.fingerprint().unwrap());
+    }
+
     #[test]
     fn the_fingerprint_tells_metadata_apart_and_not_its_notation() {
-        let fingerprint = |body: &str| check(body.as_bytes(), &DcrEdge::default()).unwrap().fingerprint().unwrap();
+        let fingerprint = |body: &str| {
+            check(body.as_bytes(), SecurityMode::Strict, &DcrEdge::default()).unwrap().fingerprint().unwrap()
+        };
         let one = fingerprint(
             r#"{"redirect_uris":["https://a/1","https://a/2"],"client_name":"A","contacts":["a","b"],"grant_types":["authorization_code","refresh_token"]}"#,
         );
@@ -744,7 +1030,8 @@ mod tests {
             assert!(is_clean(&description), "{description}");
         }
         for body in ["{\"MARK\":1,\"MARK\":2}", "{\"MARK\" MARK", "MARK", "{\"a\":\"MARK\\x\"}"] {
-            let description = check(body.as_bytes(), &DcrEdge::default()).unwrap_err().description;
+            let description =
+                check(body.as_bytes(), SecurityMode::Strict, &DcrEdge::default()).unwrap_err().description;
             assert!(is_clean(&description), "{description}");
         }
     }
@@ -775,7 +1062,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(body in any::<Vec<u8>>()) {
-            let _ = check(&body, &DcrEdge::default());
+            let _ = check(&body, SecurityMode::Strict, &DcrEdge::default());
         }
 
         #[test]
@@ -783,7 +1070,7 @@ mod tests {
             member in proptest::sample::select(vec!["redirect_uris", "client_name", "client_name#de", "contacts", "scope"]),
             value in "[\\[\\]{}\",:0-9a\\\\u ]{0,30}",
         ) {
-            let _ = check(format!("{{\"redirect_uris\":[\"{URI}\"],\"{member}\":{value}}}").as_bytes(), &DcrEdge::default());
+            let _ = check(format!("{{\"redirect_uris\":[\"{URI}\"],\"{member}\":{value}}}").as_bytes(), SecurityMode::Strict, &DcrEdge::default());
         }
 
         #[test]

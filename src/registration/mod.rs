@@ -17,7 +17,7 @@ mod metadata;
 mod redirect_uri;
 mod response;
 
-pub use credentials::{ClientSecret, RandomError, client_id, client_secret, is_client_id, prefixed_id};
+pub use credentials::{ClientSecret, RandomError, client_id, client_id_mode, client_secret, prefixed_id};
 pub use metadata::{ClientMetadata, check, check_readable, check_redirect_uri};
 pub use response::response;
 

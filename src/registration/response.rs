@@ -40,14 +40,14 @@ pub fn response(
 mod tests {
     use super::*;
     use crate::registration::{check, client_secret};
-    use crate::tenant::DcrEdge;
+    use crate::tenant::{DcrEdge, SecurityMode};
 
     fn client() -> RegisteredClient {
         RegisteredClient { client_id: "tpc_x".to_owned(), client_id_issued_at: 1_700_000_000 }
     }
 
     fn text(secret: Option<&ClientSecret>, body: &str) -> String {
-        let metadata = check(body.as_bytes(), &DcrEdge::default()).unwrap();
+        let metadata = check(body.as_bytes(), SecurityMode::Strict, &DcrEdge::default()).unwrap();
         String::from_utf8(response(&client(), secret, &metadata).unwrap()).unwrap()
     }
 

@@ -2,11 +2,13 @@
 
 use std::num::NonZeroU32;
 
+use serde::Serialize;
+
 use super::clock::{Now, rfc3339};
 use super::db::{self, Database, Rotation, StoredKey, StoredTenant, update_tenant};
 use super::token::keys::kid;
 use super::token::{self, Claims, Keys, Kind, MANAGEMENT_SCOPES};
-use crate::tenant::{Domain, MAX_DOMAINS, Name, RateLimit, Settings, Tenant};
+use crate::tenant::{Domain, MAX_DOMAINS, Name, RateLimit, SecurityMode, Settings, Tenant};
 
 /// Why a command failed, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -85,32 +87,46 @@ pub async fn create(
     name: Name,
     domains: Vec<Domain>,
     limit: RateLimitChange,
+    permissive_eligible: bool,
 ) -> Result<String, Error> {
     let domains = DomainChange { add: domains, ..DomainChange::default() }.apply(&[])?;
     let mut settings = Settings::default();
     limit.apply(&mut settings.dcr_edge.rate_limit)?;
-    let tenant = Tenant { name, domains, settings };
+    let tenant = Tenant { name, domains, settings, permissive_eligible };
     database.create_tenant(&tenant).await?;
     Ok(format!("created tenant {} for {}\n", tenant.name, joined(&tenant.domains)))
 }
 
-/// `tenant update`, at the time `now`
+/// `tenant update`, at the time `now`. A tenant that is not eligible any more goes back to the strict mode.
 pub async fn update(
     database: &dyn Database,
     name: &Name,
     domains: &DomainChange,
     limit: RateLimitChange,
+    permissive_eligible: Option<bool>,
     now: Now,
 ) -> Result<String, Error> {
     let changed = update_tenant(database, name, now, |mut tenant| {
         tenant.domains = domains.apply(&tenant.domains)?;
         limit.apply(&mut tenant.settings.dcr_edge.rate_limit)?;
+        tenant.permissive_eligible = permissive_eligible.unwrap_or(tenant.permissive_eligible);
+        if !tenant.permissive_eligible {
+            tenant.settings.dynamic_client_registration_security_mode = SecurityMode::Strict;
+        }
         Ok::<_, Error>(tenant)
     })
     .await?
     .ok_or_else(|| Error::UnknownTenant(name.clone()))?;
     let what = if changed.before == changed.after { "nothing changed: tenant" } else { "updated tenant" };
-    Ok(format!("{what} {name} for {}\n", joined(&changed.after.domains)))
+    let mut text = format!("{what} {name} for {}\n", joined(&changed.after.domains));
+    let mode = |tenant: &Tenant| tenant.settings.dynamic_client_registration_security_mode;
+    if mode(&changed.before) != mode(&changed.after) {
+        text.push_str(
+            "dynamic_client_registration_security_mode is strict again; clients that were registered in the permissive \
+             mode stay as they are\n",
+        );
+    }
+    Ok(text)
 }
 
 /// `tenant delete`
@@ -121,13 +137,19 @@ pub async fn delete(database: &dyn Database, name: &Name) -> Result<String, Erro
 
 /// `tenant list`
 pub async fn list(database: &dyn Database) -> Result<String, Error> {
-    let mut rows = vec![["NAME", "REGISTRATION", "BURST", "PER SECOND", "DOMAINS"].map(str::to_owned)];
+    let mut rows = vec![["NAME", "REGISTRATION", "PERMISSIVE", "BURST", "PER SECOND", "DOMAINS"].map(str::to_owned)];
     for StoredTenant { tenant, .. } in database.tenants().await? {
         let limit = tenant.settings.dcr_edge.rate_limit;
         let enabled = tenant.settings.flags.enable_dynamic_client_registration;
+        let permissive = match (tenant.permissive_eligible, tenant.settings.dynamic_client_registration_security_mode) {
+            (_, SecurityMode::Permissive) => "in force",
+            (true, SecurityMode::Strict) => "eligible",
+            (false, SecurityMode::Strict) => "no",
+        };
         rows.push([
             tenant.name.to_string(),
             if enabled { "enabled" } else { "disabled" }.to_owned(),
+            permissive.to_owned(),
             limit.burst.to_string(),
             limit.per_second.to_string(),
             joined(&tenant.domains),
@@ -155,8 +177,15 @@ fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
 
 /// `tenant show`
 pub async fn show(database: &dyn Database, name: &Name) -> Result<String, Error> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        #[serde(flatten)]
+        tenant: &'a Tenant,
+        permissive_eligible: bool,
+    }
     let stored = database.tenant(name).await?.ok_or_else(|| Error::UnknownTenant(name.clone()))?;
-    let mut json = serde_json::to_string_pretty(&stored.tenant).map_err(|error| Error::Invalid(error.to_string()))?;
+    let shown = Shown { tenant: &stored.tenant, permissive_eligible: stored.tenant.permissive_eligible };
+    let mut json = serde_json::to_string_pretty(&shown).map_err(|error| Error::Invalid(error.to_string()))?;
     json.push('\n');
     Ok(json)
 }

@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 
 use super::client::AppType;
 use crate::edge_api::Origin;
-use crate::registration::{self, ErrorCode, Rejection};
-use crate::tenant::{Name, Settings};
+use crate::registration::{self, ErrorCode, Rejection, client_id_mode};
+use crate::tenant::{Name, SecurityMode, Settings};
 
 /// A registration as it arrives.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct Admitted {
     pub redirect_hosts: Vec<String>,
     /// What kind of application it is.
     pub app_type: AppType,
+    /// The mode that it was checked under, which it keeps.
+    pub security_mode: SecurityMode,
     /// What equal public clients have in common; absent for a confidential one, which is never folded.
     pub fingerprint: Option<[u8; 32]>,
 }
@@ -111,21 +113,28 @@ pub fn admit(client: &NewClient, settings: &Settings) -> Result<Admitted, Refusa
     if !settings.flags.enable_dynamic_client_registration {
         return Err(Refusal::Disabled);
     }
-    let metadata =
-        registration::check(client.metadata.get().as_bytes(), &settings.dcr_edge).map_err(Refusal::Invalid)?;
+    let mode = settings.dynamic_client_registration_security_mode;
+    let invalid = |description: &str| {
+        let error = ErrorCode::InvalidClientMetadata;
+        Refusal::Invalid(Rejection { error, description: description.to_owned() })
+    };
+    // The id is of the mode in which the edge checked it.
+    if client_id_mode(&client.client_id) != Some(mode) {
+        return Err(invalid("the security mode of this tenant has changed just now, register again in a moment"));
+    }
+    let body = client.metadata.get().as_bytes();
+    let metadata = registration::check(body, mode, &settings.dcr_edge).map_err(Refusal::Invalid)?;
     if metadata.is_confidential() != client.client_secret_sha256.is_some() {
         return Err(Refusal::SecretMismatch);
     }
-    let unwritable = |_| {
-        let description = "the metadata cannot be written as JSON".to_owned();
-        Refusal::Invalid(Rejection { error: ErrorCode::InvalidClientMetadata, description })
-    };
+    let unwritable = |_| invalid("the metadata cannot be written as JSON");
     let fingerprint = (!metadata.is_confidential()).then(|| metadata.fingerprint()).transpose().map_err(unwritable)?;
     Ok(Admitted {
         app_type: AppType::registered(&metadata),
         client_name: metadata.client_name().map(str::to_owned),
         redirect_hosts: redirect_hosts(metadata.redirect_uris()),
         metadata: serde_json::to_string(&metadata).map_err(unwritable)?,
+        security_mode: mode,
         fingerprint,
     })
 }

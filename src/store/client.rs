@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::management::{RedirectionPolicy, present};
 use crate::registration::{self, ClientMetadata};
-use crate::tenant::{DcrEdge, InvalidRedirectUris};
+use crate::tenant::{DcrEdge, InvalidRedirectUris, SecurityMode};
 
 /// Longest description, in characters.
 const MAX_DESCRIPTION: usize = 140;
@@ -48,7 +48,13 @@ impl AppType {
 
     /// The type of a client that registered itself, which says `web` or `native` only.
     pub fn registered(metadata: &ClientMetadata) -> Self {
-        if metadata.is_native() { Self::Native } else { Self::RegularWeb }
+        if metadata.is_without_users() {
+            Self::NonInteractive
+        } else if metadata.is_native() {
+            Self::Native
+        } else {
+            Self::RegularWeb
+        }
     }
 
     /// Its name.
@@ -85,13 +91,16 @@ enum GrantType {
     AuthorizationCode,
     RefreshToken,
     ClientCredentials,
+    Implicit,
+    #[serde(rename = "urn:ietf:params:oauth:grant-type:device_code")]
+    DeviceCode,
 }
 
 /// What can be changed of a client.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientData {
-    /// The members of RFC 7591 as JSON. Beside what a registration may have, `grant_types` may have
-    /// `client_credentials`.
+    /// The members of RFC 7591 as JSON. Beside what a registration may have, `grant_types` of a client of the strict mode
+    /// may have `client_credentials`.
     pub metadata: String,
     /// What kind of application it is.
     pub app_type: AppType,
@@ -176,7 +185,7 @@ impl ClientRequest {
     /// The client that is asked for, under the tenant's rules. An error names the member and the rule.
     pub fn checked(self, rules: &DcrEdge) -> Result<ClientData, String> {
         let grants = self.grant_types.clone().unwrap_or_else(|| vec![GrantType::AuthorizationCode]);
-        check_grants(&grants, self.is_confidential(), true)?;
+        check_strict_grants(&grants, self.is_confidential(), true)?;
         let mut members = Map::new();
         set_name(&mut members, self.name)?;
         set_or_remove(&mut members, "logo_uri", self.logo_uri);
@@ -227,9 +236,15 @@ impl ClientPatch {
 
     /// The client after the change. An error names the member and the rule.
     ///
-    /// Callbacks that the client did not have are checked under the tenant's rules; those that it has had since other
+    /// It is checked by the rules of the mode that the client was made under. Callbacks that it did not have are checked under the tenant's rules; those that it has had since other
     /// rules were in force may stay.
-    pub fn applied(self, client: &ClientData, is_dynamic: bool, rules: &DcrEdge) -> Result<ClientData, String> {
+    pub fn applied(
+        self,
+        client: &ClientData,
+        is_dynamic: bool,
+        mode: SecurityMode,
+        rules: &DcrEdge,
+    ) -> Result<ClientData, String> {
         let mut members: Map<String, Value> = serde_json::from_str(&client.metadata).map_err(|_| unreadable())?;
         let shown = Registered::read(&client.metadata).ok_or_else(unreadable)?;
         let stored_grants: Vec<GrantType> = members
@@ -238,7 +253,10 @@ impl ClientPatch {
             .ok_or_else(unreadable)?;
         let before = members.clone();
         if let Some(grants) = &self.grant_types {
-            check_grants(grants, shown.is_confidential(), !is_dynamic)?;
+            match mode {
+                SecurityMode::Strict => check_strict_grants(grants, shown.is_confidential(), !is_dynamic)?,
+                SecurityMode::Permissive => check_permissive_grants(grants, shown.is_confidential())?,
+            }
         }
         let grants = self.grant_types.unwrap_or_else(|| stored_grants.clone());
         if let Some(name) = self.name {
@@ -259,7 +277,10 @@ impl ClientPatch {
         }
         let mut changed = client.clone();
         if members != before || grants != stored_grants {
-            changed.metadata = registered(members, &grants, &DcrEdge::default())?.0;
+            changed.metadata = match mode {
+                SecurityMode::Strict => registered(members, &grants, &DcrEdge::default())?.0,
+                SecurityMode::Permissive => registered_permissively(members, &grants)?,
+            };
         }
         changed.app_type = self.app_type.unwrap_or(changed.app_type);
         let owner = &mut changed.owner;
@@ -302,9 +323,22 @@ impl Registered {
     }
 }
 
-fn check_grants(grants: &[GrantType], is_confidential: bool, made_by_owner: bool) -> Result<(), String> {
+/// The checker leaves out what a public client cannot have; the owner means what is in the list.
+fn check_permissive_grants(grants: &[GrantType], is_confidential: bool) -> Result<(), String> {
+    if grants.is_empty() {
+        Err("grant_types: must not be empty".to_owned())
+    } else if grants.contains(&GrantType::ClientCredentials) && !is_confidential {
+        Err("grant_types: client_credentials needs a client with a secret".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+fn check_strict_grants(grants: &[GrantType], is_confidential: bool, made_by_owner: bool) -> Result<(), String> {
     let has = |grant| grants.contains(&grant);
-    let rule = if has(GrantType::ClientCredentials) && !made_by_owner {
+    let rule = if has(GrantType::Implicit) || has(GrantType::DeviceCode) {
+        "implicit and device_code are only for clients that were registered in the permissive mode"
+    } else if has(GrantType::ClientCredentials) && !made_by_owner {
         "client_credentials is not for a client that registered itself"
     } else if has(GrantType::ClientCredentials) && !is_confidential {
         "client_credentials needs a client with a secret: token_endpoint_auth_method client_secret_post"
@@ -331,7 +365,7 @@ fn registered(
         return Ok((registered_without_users(members)?, AppType::NonInteractive));
     }
     members.insert("grant_types".to_owned(), value_of(grants)?);
-    let metadata = checked(&members, rules)?;
+    let metadata = checked(&members, SecurityMode::Strict, rules)?;
     // The checker leaves out what nobody may register for himself.
     let json = if grants.contains(&GrantType::ClientCredentials) {
         let mut json = value_of(&metadata)?;
@@ -353,7 +387,7 @@ fn registered_without_users(mut members: Map<String, Value>) -> Result<String, S
     // The checker knows only clients with redirects, and what it says of the other members holds here, too.
     set_callbacks(&mut members, vec!["https://localhost/".to_owned()]);
     members.remove("application_type");
-    let mut json = value_of(checked(&members, &DcrEdge::default())?)?;
+    let mut json = value_of(checked(&members, SecurityMode::Strict, &DcrEdge::default())?)?;
     if let Value::Object(members) = &mut json {
         for member in ["redirect_uris", "response_types", "application_type"] {
             members.remove(member);
@@ -363,10 +397,22 @@ fn registered_without_users(mut members: Map<String, Value>) -> Result<String, S
     Ok(json.to_string())
 }
 
+/// The members of a client of the permissive mode as they are registered, as JSON.
+fn registered_permissively(mut members: Map<String, Value>, grants: &[GrantType]) -> Result<String, String> {
+    let (mode, rules) = (SecurityMode::Permissive, DcrEdge::default());
+    members.insert("grant_types".to_owned(), value_of(grants)?);
+    let metadata = checked(&members, mode, &rules).or_else(|_| {
+        // The owner cannot say the response types, so those of other grants give way to the default.
+        members.remove("response_types");
+        checked(&members, mode, &rules)
+    })?;
+    serde_json::to_string(&metadata).map_err(|_| unwritable())
+}
+
 /// The members as a registration's checker has them.
-fn checked(members: &Map<String, Value>, rules: &DcrEdge) -> Result<ClientMetadata, String> {
+fn checked(members: &Map<String, Value>, mode: SecurityMode, rules: &DcrEdge) -> Result<ClientMetadata, String> {
     let body = serde_json::to_vec(members).map_err(|_| unwritable())?;
-    registration::check(&body, rules).map_err(|rejection| renamed(&rejection.description))
+    registration::check(&body, mode, rules).map_err(|rejection| renamed(&rejection.description))
 }
 
 /// Checks those callbacks that are not among the `old` ones.

@@ -30,6 +30,10 @@ pub struct Tenant {
     pub domains: Vec<Domain>,
     /// What its owner controls.
     pub settings: Settings,
+    /// Whether the operator lets its owner choose the permissive mode. It is no part of what edges are told: they go by
+    /// the mode alone.
+    #[serde(default, skip_serializing)]
+    pub permissive_eligible: bool,
 }
 
 /// A tenant as the edge is told it: all that it enforces.

@@ -30,13 +30,30 @@ pub struct Flags {
     pub enable_dynamic_client_registration: bool,
 }
 
-/// Which guard rails new registrations get.
+/// Which guard rails a registration gets. A client keeps the mode that it was made under.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecurityMode {
     /// Third-party clients with all controls.
     #[default]
     Strict,
+    /// Clients without those controls, for tenants that the operator marked as eligible.
+    Permissive,
+}
+
+impl SecurityMode {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Permissive => "permissive",
+        }
+    }
+
+    /// The mode with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Strict, Self::Permissive].into_iter().find(|mode| mode.as_str() == name)
+    }
 }
 
 /// This product's own settings.
@@ -379,6 +396,16 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(parse(serde_json::to_value(&settings).unwrap()).unwrap(), settings);
+    }
+
+    #[test]
+    fn a_mode_has_the_same_name_everywhere_and_an_unknown_one_is_an_error() {
+        for mode in [SecurityMode::Strict, SecurityMode::Permissive] {
+            assert_eq!(serde_json::to_value(mode).unwrap(), mode.as_str());
+            assert_eq!(SecurityMode::named(mode.as_str()), Some(mode));
+        }
+        assert_eq!(SecurityMode::named("lax"), None);
+        assert!(parse(json!({"dynamic_client_registration_security_mode": "lax"})).is_err());
     }
 
     #[test]

@@ -64,6 +64,58 @@ fn a_201_has_what_rfc_7591_promises_and_nothing_else() {
 }
 
 #[test]
+fn a_permissive_tenant_registers_what_a_strict_one_beside_it_refuses() {
+    let gateway = open(Options::default(), json!({}));
+    gateway.store_command(&["tenant", "create", "strict", "--domain", "strict.test", "--burst", "100"]);
+    gateway.store_command(&["tenant", "update", "default", "--permissive-eligible"]);
+    gateway.patch_settings(&json!({"dynamic_client_registration_security_mode": "permissive"}));
+    let token = gateway.store_command(&["token", "--tenant", "strict"]);
+    let headers: [(&str, &[u8]); 3] = [
+        ("host", b"strict.test"),
+        ("authorization", &[b"Bearer ", token.trim().as_bytes()].concat()),
+        ("content-type", b"application/json"),
+    ];
+    let body = json!({"flags": {"enable_dynamic_client_registration": true}}).to_string();
+    let request = http1::request("PATCH", "/api/v2/tenants/settings", &headers, body.as_bytes());
+    assert_eq!(http1::exchange(gateway.http_address(), &request).status, 200);
+    gateway.wait_for_settings();
+
+    let machine = json!({
+        "client_name": "Nightly job", "token_endpoint_auth_method": "client_secret_basic",
+        "grant_types": ["client_credentials", "password"], "jwks_uri": "https://app.example/jwks", "x-own": [1, true]
+    });
+    let send = |host: &str| {
+        let host: (&str, &[u8]) = ("host", host.as_bytes());
+        post(&gateway, &[host, JSON], machine.to_string().as_bytes())
+    };
+    let registered = send("localhost");
+    assert_eq!(registered.status, 201, "{registered:?}");
+    let answer = registered.json();
+    let id = answer["client_id"].as_str().unwrap();
+    assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_alphanumeric()), "{id}");
+    assert_eq!(answer["client_secret"].as_str().unwrap().len(), 64);
+    assert_eq!(
+        without_credentials(&registered),
+        json!({
+            "client_secret_expires_at": 0, "redirect_uris": [], "token_endpoint_auth_method": "client_secret_basic",
+            "grant_types": ["client_credentials"], "response_types": [], "application_type": "web",
+            "client_name": "Nightly job", "jwks_uri": "https://app.example/jwks", "x-own": [1, true]
+        })
+    );
+    assert!(gateway.client_ids().contains(id));
+    assert_eq!(outcome(&send("strict.test")), (400, "invalid_redirect_uri".to_owned()));
+    let with_uri = br#"{"redirect_uris":["https://a.example/"],"token_endpoint_auth_method":"client_secret_basic"}"#;
+    let refused = post(&gateway, &[("host", b"strict.test"), JSON], with_uri);
+    assert_eq!(outcome(&refused), (400, "invalid_client_metadata".to_owned()));
+
+    // Without the operator's word the mode is strict again, at the edge too.
+    gateway.store_command(&["tenant", "update", "default", "--permissive-eligible=false"]);
+    gateway.wait_for_settings();
+    assert_eq!(outcome(&send("localhost")), (400, "invalid_redirect_uri".to_owned()));
+    assert!(register(gateway.http_address()).json()["client_id"].as_str().unwrap().starts_with("tpc_"));
+}
+
+#[test]
 fn a_public_client_gets_no_secret() {
     let gateway = open_gateway();
     let body = br#"{"redirect_uris":["http://localhost:3334/cb"],"token_endpoint_auth_method":"none"}"#;

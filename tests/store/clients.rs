@@ -293,7 +293,12 @@ fn bad_input_is_refused_and_the_member_named() {
         ("grant_types", json!(["refresh_token"]), "grant_types: must include authorization_code"),
         ("grant_types", json!(["client_credentials"]), "callbacks: a client whose only grant is client_credentials"),
         ("grant_types", json!(["client_credentials", "refresh_token"]), "grant_types: must include authorization_code"),
-        ("grant_types", json!(["authorization_code", "implicit"]), "grant_types[1]: unknown variant"),
+        (
+            "grant_types",
+            json!(["authorization_code", "implicit"]),
+            "grant_types: implicit and device_code are only for",
+        ),
+        ("grant_types", json!(["authorization_code", "password"]), "grant_types[1]: unknown variant"),
         ("app_type", json!("rms"), "app_type: unknown variant"),
         ("client_metadata", eleven.into(), "client_metadata: expected 10 members at most"),
         ("client_metadata", json!({"a": 1}), "client_metadata.a: invalid type"),

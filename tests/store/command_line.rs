@@ -17,9 +17,9 @@ fn tenants_are_created_listed_shown_updated_and_deleted() {
     folder.succeed(&["tenant", "create", "a-tenant", "--domain", "a.example", "--burst", "10", "--per-second", "2"]);
     assert_eq!(
         folder.succeed(&["tenant", "list"]),
-        "NAME      REGISTRATION  BURST  PER SECOND  DOMAINS\n\
-         a-tenant  disabled      10     2           a.example\n\
-         default   disabled      5      5           localhost, 127.0.0.1\n"
+        "NAME      REGISTRATION  PERMISSIVE  BURST  PER SECOND  DOMAINS\n\
+         a-tenant  disabled      no          10     2           a.example\n\
+         default   disabled      no          5      5           localhost, 127.0.0.1\n"
     );
     let update = |arguments: &[&str]| folder.succeed(&[&["tenant", "update", "default"], arguments].concat());
     let show = || -> Value { serde_json::from_str(&folder.succeed(&["tenant", "show", "default"])).unwrap() };

@@ -13,10 +13,10 @@ use dcr_edge::store::db::{
     Registered, StoredAcl, StoredClient, StoredKey, acl_id, permissions_of, update_client, update_known_tenant,
     update_network_acl, update_tenant,
 };
-use dcr_edge::tenant::{Name, Snapshot, Tenant};
+use dcr_edge::tenant::{Name, SecurityMode, Snapshot, Tenant};
 use serde_json::{Value, json};
 
-use crate::support::store::{Folder, client_id, confidential, public};
+use crate::support::store::{Folder, client_id, confidential, permissive_id, public};
 
 /// When the tests happen, in UNIX seconds.
 const NOW: u64 = 1_700_000_000;
@@ -54,6 +54,8 @@ rules! {
     a_secret_is_there_exactly_if_the_client_is_confidential
     equal_public_clients_are_folded_only_if_the_tenant_says_so
     confidential_clients_are_never_folded
+    a_client_is_of_the_mode_of_the_moment_and_its_id_says_so
+    public_clients_are_never_folded_across_modes
     a_quota_refuses_what_is_too_much
     a_full_quota_lets_a_repeated_registration_pass
     a_reader_without_a_memory_is_told_everything
@@ -330,6 +332,61 @@ async fn confidential_clients_are_never_folded(database: Arc<dyn Database>) {
         let answer = register_one(&*database, new_client("a", number, &confidential()), NOW).await;
         assert_eq!(answer, registered(number, NOW, true));
     }
+}
+
+async fn set_mode(database: &dyn Database, tenant: &str, mode: SecurityMode) {
+    let change = |mut tenant: Tenant| {
+        tenant.settings.dynamic_client_registration_security_mode = mode;
+        Ok::<_, Error>(tenant)
+    };
+    update_tenant(database, &name(tenant), at(NOW), change).await.unwrap().unwrap();
+}
+
+/// The same with an id of the permissive mode.
+fn permissive_client(tenant: &str, number: usize, registration: &Value) -> NewClient {
+    NewClient { client_id: permissive_id(number), ..new_client(tenant, number, registration) }
+}
+
+async fn a_client_is_of_the_mode_of_the_moment_and_its_id_says_so(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let slot = database.tenant(&name("a")).await.unwrap().unwrap().slot;
+    let mode_of = async |id: &str| database.client(slot, id).await.unwrap().map(|client| client.security_mode);
+    let mut machine = confidential();
+    machine["metadata"] = json!({"grant_types": ["client_credentials"]});
+    let strict = |number| new_client("a", number, &confidential());
+    let permissive = |number| permissive_client("a", number, &machine);
+    let is_other_mode = |answer: Result<Registered, Refusal>| match answer {
+        Err(Refusal::Invalid(rejection)) => {
+            rejection.error == ErrorCode::InvalidClientMetadata && rejection.description.contains("security mode")
+        }
+        _ => false,
+    };
+    register_one(&*database, strict(1), NOW).await.unwrap();
+    assert!(is_other_mode(register_one(&*database, permissive(2), NOW).await));
+
+    set_mode(&*database, "a", SecurityMode::Permissive).await;
+    register_one(&*database, permissive(2), NOW).await.unwrap();
+    assert!(is_other_mode(register_one(&*database, strict(3), NOW).await));
+    assert_eq!(register_one(&*database, permissive(2), NOW + 1).await.unwrap().issued_at, NOW);
+
+    // What a client is, it stays.
+    set_mode(&*database, "a", SecurityMode::Strict).await;
+    assert!(is_other_mode(register_one(&*database, permissive(4), NOW).await));
+    assert_eq!(mode_of(&client_id(1)).await, Some(SecurityMode::Strict));
+    assert_eq!(mode_of(&permissive_id(2)).await, Some(SecurityMode::Permissive));
+    assert_eq!((mode_of(&client_id(3)).await, mode_of(&permissive_id(4)).await), (None, None));
+}
+
+async fn public_clients_are_never_folded_across_modes(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({"deduplicate_public_clients": true}))).await.unwrap();
+    register_one(&*database, new_client("a", 1, &public()), NOW).await.unwrap();
+    set_mode(&*database, "a", SecurityMode::Permissive).await;
+    let permissive = async |number| register_one(&*database, permissive_client("a", number, &public()), NOW).await;
+    let registered_as = |number, created| Ok(Registered { client_id: permissive_id(number), issued_at: NOW, created });
+    assert_eq!(permissive(2).await, registered_as(2, true));
+    assert_eq!(permissive(3).await, registered_as(2, false));
+    set_mode(&*database, "a", SecurityMode::Strict).await;
+    assert_eq!(register_one(&*database, new_client("a", 4, &public()), NOW).await, registered(1, NOW, false));
 }
 
 async fn a_quota_refuses_what_is_too_much(database: Arc<dyn Database>) {

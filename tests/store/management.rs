@@ -160,16 +160,6 @@ fn a_bad_patch_is_refused_as_a_whole_and_the_member_named() {
 }
 
 #[test]
-fn the_permissive_mode_is_not_to_be_had() {
-    let folder = Folder::with_default_tenant();
-    let store = folder.serve();
-    let answer =
-        store.owner("default").patch_settings(&json!({"dynamic_client_registration_security_mode": "permissive"}));
-    assert_eq!(answer.status, 403);
-    assert!(answer.json()["message"].as_str().unwrap().contains("not eligible"));
-}
-
-#[test]
 fn a_request_that_is_not_as_the_api_wants_it_is_refused_in_the_apis_words() {
     let folder = Folder::with_default_tenant();
     let store = folder.serve();

@@ -13,6 +13,7 @@ mod logs;
 mod management;
 mod migration;
 mod network_acls;
+mod permissive;
 mod resources;
 mod server;
 mod signing_keys;

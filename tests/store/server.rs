@@ -62,7 +62,7 @@ fn a_server_is_told_a_client_and_what_it_may_do() {
         "client_name": "Test", "client_name#de": "Prüfung", "scope": "read write",
         "redirect_uris": ["https://app.example/cb"], "token_endpoint_auth_method": "client_secret_post",
         "grant_types": ["authorization_code"], "response_types": ["code"], "application_type": "web",
-        "client_metadata": {},
+        "client_metadata": {}, "third_party_security_mode": "strict",
         "policy": {
             "require_pkce": true, "grants": [], "connections": [], "consent": "always", "refresh_token_rotation": true,
             "loopback_any_port": true, "redirection_policy": "open_redirect_protection"

@@ -359,6 +359,11 @@ pub fn client_id(number: usize) -> String {
     format!("tpc_{number:0>32}")
 }
 
+/// A `client_id` of the permissive mode for each number.
+pub fn permissive_id(number: usize) -> String {
+    format!("{number:0>32}")
+}
+
 /// A confidential client's registration.
 pub fn confidential() -> Value {
     json!({

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use super::{Database, Error};
 use crate::store::client::{AppType, ClientData};
+use crate::tenant::SecurityMode;
 
 /// A client as the database has it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -14,6 +15,8 @@ pub struct StoredClient {
     pub version: u64,
     /// Whether it registered itself; otherwise the tenant's owner made it.
     pub is_dynamic: bool,
+    /// The mode that it was made under, which never changes.
+    pub security_mode: SecurityMode,
     /// Whether it has a secret.
     pub has_secret: bool,
     /// When it was registered, in UNIX seconds.

@@ -192,6 +192,7 @@ struct TenantRow {
     /// JSON.
     settings: String,
     deleted: bool,
+    permissive_eligible: bool,
     network_acl_bytes: i64,
 }
 
@@ -199,7 +200,7 @@ struct TenantRow {
 macro_rules! select_tenants {
     ($condition:literal) => {
         concat!(
-            "SELECT slot, version, name, settings, deleted, network_acl_bytes, \
+            "SELECT slot, version, name, settings, deleted, permissive_eligible, network_acl_bytes, \
              (SELECT json_group_array(host) FROM \
               (SELECT host FROM tenant_domains WHERE tenant = slot ORDER BY position)) AS hosts \
              FROM tenants WHERE ",
@@ -217,6 +218,7 @@ impl TenantRow {
                 name: self.name.clone().try_into().ok()?,
                 domains: serde_json::from_str(&self.hosts).ok()?,
                 settings: serde_json::from_str(&self.settings).ok()?,
+                permissive_eligible: self.permissive_eligible,
             };
             Some(StoredTenant { slot: self.slot, version: self.version.try_into().ok()?, tenant })
         };
@@ -278,12 +280,13 @@ impl Database for Sqlite {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let version = next_change(&mut transaction).await?;
         let slot: Option<i64> = sqlx::query_scalar(
-            "INSERT INTO tenants (name, version, settings) VALUES (?, ?, ?) \
+            "INSERT INTO tenants (name, version, settings, permissive_eligible) VALUES (?, ?, ?, ?) \
              ON CONFLICT (name) WHERE deleted = 0 DO NOTHING RETURNING slot",
         )
         .bind(tenant.name.as_str())
         .bind(version)
         .bind(to_json(&tenant.settings)?)
+        .bind(tenant.permissive_eligible)
         .fetch_optional(&mut *transaction)
         .await?;
         let slot = slot.ok_or_else(|| Error::TenantExists(tenant.name.clone()))?;
@@ -326,9 +329,10 @@ impl Database for Sqlite {
         let before: Settings =
             serde_json::from_str(&before).map_err(|_| unreadable(&format!("the tenant {}", changed.tenant.name)))?;
         let version = next_change(&mut transaction).await?;
-        sqlx::query("UPDATE tenants SET version = ?, settings = ? WHERE slot = ?")
+        sqlx::query("UPDATE tenants SET version = ?, settings = ?, permissive_eligible = ? WHERE slot = ?")
             .bind(version)
             .bind(to_json(&changed.tenant.settings)?)
+            .bind(changed.tenant.permissive_eligible)
             .bind(changed.slot)
             .execute(&mut *transaction)
             .await?;

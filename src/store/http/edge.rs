@@ -20,7 +20,7 @@ use crate::edge_api::{
     AclCount, AclCounts, Changes, MAX_ACL_COUNTS, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, is_harmless_id,
     shortened_user_agent,
 };
-use crate::registration::is_client_id;
+use crate::registration::client_id_mode;
 use crate::store::admission::NewClient;
 use crate::store::token::Kind;
 use crate::store::unix_now;
@@ -51,7 +51,7 @@ pub async fn register(
     let Path((tenant, client_id)) = path.map_err(|_| EdgeError::bad_request("the path is not UTF-8"))?;
     let tenant = Name::try_from(tenant)
         .map_err(|reason| EdgeError::new(StatusCode::NOT_FOUND, "not_found", format!("no such tenant: {reason}")))?;
-    if !is_client_id(&client_id) {
+    if client_id_mode(&client_id).is_none() {
         return Err(EdgeError::bad_request("the path does not end with a client_id"));
     }
     let request: RegisterClient<Box<RawValue>> = serde_json::from_slice(&body?)

@@ -18,7 +18,7 @@ use crate::edge_api::{ClientInformation, Consent, EffectiveGrant, ThirdPartyPoli
 use crate::store::db::{self, StoredClient, permissions_of};
 use crate::store::token::{self, Claims, Kind};
 use crate::store::unix_now;
-use crate::tenant::Name;
+use crate::tenant::{Name, SecurityMode};
 
 /// Tenant and client of a request's path.
 type ClientPath = Result<Path<(String, String)>, PathRejection>;
@@ -124,7 +124,7 @@ async fn opened(app: &App, claims: &Claims, path: ClientPath) -> Result<(u32, St
 }
 
 async fn information(app: &App, slot: u32, client: &StoredClient) -> Result<ClientInformation, EdgeError> {
-    let StoredClient { client_id, issued_at, data, .. } = client;
+    let StoredClient { client_id, security_mode, issued_at, data, .. } = client;
     let metadata: Map<String, Value> = serde_json::from_str(&data.metadata)
         .map_err(|_| db::Error::Failed(format!("the client {client_id} cannot be read")))?;
     let permissions = permissions_of(&*app.database, slot, client_id).await?;
@@ -134,9 +134,10 @@ async fn information(app: &App, slot: u32, client: &StoredClient) -> Result<Clie
         client_id: client_id.clone(),
         client_id_issued_at: *issued_at,
         metadata,
+        third_party_security_mode: *security_mode,
         client_metadata: data.owner.client_metadata.clone(),
         policy: ThirdPartyPolicy {
-            require_pkce: true,
+            require_pkce: *security_mode == SecurityMode::Strict,
             grants,
             connections,
             consent: Consent::Always,

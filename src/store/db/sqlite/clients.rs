@@ -11,6 +11,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::{Sqlite, column, count, to_json, unreadable};
 use crate::store::client::{AppType, ClientData, OwnerData};
 use crate::store::db::{ClientPage, Clients, Error, MadeClient, StoredClient};
+use crate::tenant::SecurityMode;
 
 /// How many bits of a client's number are its place in its block.
 const BLOCK_BITS: u32 = 11;
@@ -19,7 +20,7 @@ const BLOCK_BITS: u32 = 11;
 macro_rules! columns {
     () => {
         "number, client_id, version, is_dynamic, client_secret_sha256 IS NOT NULL AS has_secret, issued_at, \
-         updated_at, last_used_at, metadata, app_type, owner"
+         updated_at, last_used_at, metadata, app_type, owner, third_party_security_mode"
     };
 }
 
@@ -203,6 +204,7 @@ struct ClientRow {
     app_type: String,
     /// JSON.
     owner: Option<String>,
+    third_party_security_mode: String,
 }
 
 impl ClientRow {
@@ -211,11 +213,13 @@ impl ClientRow {
         let owner: Option<OwnerData> =
             self.owner.as_deref().map(serde_json::from_str).transpose().map_err(|_| damaged())?;
         let app_type = AppType::named(&self.app_type).ok_or_else(damaged)?;
+        let security_mode = SecurityMode::named(&self.third_party_security_mode).ok_or_else(damaged)?;
         let issued_at = count(self.issued_at)?;
         Ok(StoredClient {
             client_id: self.client_id,
             version: count(self.version)?,
             is_dynamic: self.is_dynamic,
+            security_mode,
             has_secret: self.has_secret,
             issued_at,
             updated_at: self.updated_at.map_or(Ok(issued_at.saturating_mul(1_000)), count)?,

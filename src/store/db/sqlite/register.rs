@@ -323,7 +323,8 @@ async fn insert(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> 
     for rows in numbered.chunks(1_000) {
         QueryBuilder::new(
             "INSERT OR FAIL INTO clients \
-             (number, client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at, app_type) ",
+             (number, client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at, app_type, \
+              third_party_security_mode) ",
         )
         .push_values(rows, |mut row, (number, checked)| {
             row.push_bind(*number)
@@ -333,7 +334,8 @@ async fn insert(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> 
                 .push_bind(checked.client.client_secret_sha256.as_ref().map(<[u8; 32]>::as_slice))
                 .push_bind(checked.admitted.fingerprint.as_ref().map(<[u8; 32]>::as_slice))
                 .push_bind(column(checked.at.unix_seconds))
-                .push_bind(checked.admitted.app_type.as_str());
+                .push_bind(checked.admitted.app_type.as_str())
+                .push_bind(checked.admitted.security_mode.as_str());
             counts.add(checked.tenant.slot, *number, checked.admitted.app_type.as_str(), 1);
         })
         .build()

@@ -24,6 +24,7 @@ use crate::store::clock::{rfc3339, unix_millis};
 use crate::store::db::{self, MadeClient, StoredClient, permissions_of, update_client};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
+use crate::tenant::SecurityMode;
 
 /// A client as the Management API shows it.
 #[derive(Serialize)]
@@ -43,7 +44,7 @@ struct Shown {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     client_metadata: BTreeMap<String, String>,
     is_first_party: bool,
-    third_party_security_mode: &'static str,
+    third_party_security_mode: SecurityMode,
     redirection_policy: RedirectionPolicy,
     #[serde(flatten)]
     origin: Option<Origin>,
@@ -63,7 +64,7 @@ const DYNAMIC: Origin = Origin { external_metadata_type: "dcr", external_metadat
 
 impl Shown {
     fn new(access: &Access, client: StoredClient) -> Result<Self, ManagementError> {
-        let StoredClient { client_id, is_dynamic, issued_at, updated_at, data, .. } = client;
+        let StoredClient { client_id, is_dynamic, security_mode, issued_at, updated_at, data, .. } = client;
         let registered = Registered::read(&data.metadata)
             .ok_or_else(|| db::Error::Failed(format!("the client {client_id} cannot be read")))?;
         Ok(Self {
@@ -78,7 +79,7 @@ impl Shown {
             app_type: data.app_type,
             client_metadata: data.owner.client_metadata,
             is_first_party: false,
-            third_party_security_mode: "strict",
+            third_party_security_mode: security_mode,
             redirection_policy: data.owner.redirection_policy,
             origin: is_dynamic.then_some(DYNAMIC),
             created_at: rfc3339(issued_at.saturating_mul(1_000)),
@@ -92,7 +93,7 @@ impl Shown {
 struct WithPermissions {
     #[serde(flatten)]
     client: Shown,
-    /// Absent if nobody asks for it.
+    /// Absent if nobody asks for it, and for a permissive client.
     #[serde(skip_serializing_if = "Option::is_none")]
     effective_permissions: Option<Vec<Permission>>,
 }
@@ -178,7 +179,8 @@ pub async fn create(access: Access, State(app): State<App>, request: Request) ->
     let request: ClientRequest = json_object(&body)?;
     let secret = request.is_confidential().then(new_secret).transpose()?;
     let data = request.checked(&access.stored.tenant.settings.dcr_edge).map_err(ManagementError::invalid_body)?;
-    let client_id = client_id(&mut random).map_err(|_| no_randomness())?;
+    // What the owner makes is a third party's with all controls, whatever the mode of registrations.
+    let client_id = client_id(SecurityMode::Strict, &mut random).map_err(|_| no_randomness())?;
     let client = MadeClient { client_id, client_secret_sha256: secret.as_ref().map(sha256), data };
     let created = app.database.create_client(access.stored.slot, &client, unix_millis()).await?;
     let created = Shown::new(&access, created.ok_or_else(ManagementError::tenant_deleted)?)?;
@@ -190,8 +192,9 @@ pub async fn show(access: Access, fields: Fields, State(app): State<App>, id: Id
     require_read(&access)?;
     let (slot, id) = (access.stored.slot, id.or(unknown)?);
     let found = app.database.client(slot, &id).await?.ok_or_else(unknown)?;
-    let effective_permissions =
-        if fields.has("effective_permissions") { Some(permissions_of(&*app.database, slot, &id).await?) } else { None };
+    // No grant limits a permissive client, so none would tell what it may reach.
+    let are_shown = found.security_mode == SecurityMode::Strict && fields.has("effective_permissions");
+    let effective_permissions = if are_shown { Some(permissions_of(&*app.database, slot, &id).await?) } else { None };
     let is_without = effective_permissions.as_ref().is_some_and(Vec::is_empty);
     let shown = WithPermissions { client: Shown::new(&access, found)?, effective_permissions };
     let mut response = Json(fields.of(&shown)?).into_response();
@@ -217,7 +220,7 @@ pub async fn change(
     let patch: ClientPatch = checked(Value::Object(patch))?;
     let rules = &access.stored.tenant.settings.dcr_edge;
     let change = |client: &StoredClient| {
-        let changed = patch.clone().applied(&client.data, client.is_dynamic, rules);
+        let changed = patch.clone().applied(&client.data, client.is_dynamic, client.security_mode, rules);
         changed.map_err(ManagementError::invalid_body)
     };
     let id = id.or(unknown)?;

@@ -14,14 +14,22 @@ use crate::store::clock::unix_millis;
 use crate::store::db::{self, Document, DocumentKind, DocumentQuery, update_known_tenant};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
-use crate::tenant::{Settings, Tenant};
+use crate::tenant::{SecurityMode, Settings, Tenant};
 
 /// The warning in an answer that switched registration on, and what follows it where something is missing.
 const SWITCHED_ON: &str = "Anyone may create applications now.";
 const WITHOUT_GRANT: &str = "They can reach no API until default permissions for third-party applications are defined: \
                              a client grant with default_for.";
+/// The warning in an answer that chose the permissive mode.
+const PERMISSIVE: &str = "New registrations get no third-party controls from now on: no PKCE is required of them, they may \
+                          have more grant types, and no client grant limits what they reach. Clients registered now stay \
+                          permissive when the mode is strict again.";
 const WITHOUT_CONNECTION: &str =
     "Nobody can log in with them until a connection is promoted to domain level: is_domain_connection.";
+
+const NOT_ELIGIBLE: &str = "dynamic_client_registration_security_mode: this tenant is not eligible for the permissive \
+                            mode; whoever operates the gateway can mark it with dcr-store tenant update \
+                            --permissive-eligible";
 
 /// The warning in an answer that lets unused clients be deleted before any counts as used.
 const NONE_IS_USED: &str = "All clients count as unused until an authorization server asks this store for them, and it \
@@ -41,24 +49,30 @@ pub async fn change(access: Access, State(app): State<App>, request: Request) ->
     access.require("update:tenant_settings")?;
     let (_, body) = json_body(request).await?;
     let patch: Map<String, Value> = json_object(&body)?;
-    if patch.get("dynamic_client_registration_security_mode").is_some_and(|mode| mode == "permissive") {
-        let message = "dynamic_client_registration_security_mode: this tenant is not eligible for the permissive mode; \
-                       only strict is available";
-        return Err(ManagementError::new(StatusCode::FORBIDDEN, "not_eligible", message));
-    }
     let changed = update_known_tenant(&*app.database, &access.stored, app.clock.now(), |tenant| {
-        Ok::<_, ManagementError>(Tenant { settings: merge(&tenant.settings, patch.clone())?, ..tenant })
+        let after = Tenant { settings: merge(&tenant.settings, patch.clone())?, ..tenant };
+        if is_permissive(&after) && !after.permissive_eligible {
+            return Err(ManagementError::new(StatusCode::FORBIDDEN, "not_eligible", NOT_ELIGIBLE));
+        }
+        Ok(after)
     })
     .await?
     .ok_or_else(ManagementError::tenant_deleted)?;
 
     let enabled = |tenant: &Tenant| tenant.settings.flags.enable_dynamic_client_registration;
     let switched_on = enabled(&changed.after) && !enabled(&changed.before);
+    let became_permissive = is_permissive(&changed.after) && !is_permissive(&changed.before);
     let mut response = Json(changed.after.settings).into_response();
     if switched_on {
         let text = switched_on_warning(&app, access.stored.slot).await;
         warn(&mut response, &text);
-        log_switch(&app, access.stored.slot, &text).await;
+        let changed = json!({"flags": {"enable_dynamic_client_registration": true}});
+        log_switch(&app, access.stored.slot, changed, &text).await;
+    }
+    if became_permissive {
+        warn(&mut response, PERMISSIVE);
+        let changed = json!({"dynamic_client_registration_security_mode": SecurityMode::Permissive});
+        log_switch(&app, access.stored.slot, changed, PERMISSIVE).await;
     }
     let of_product = patch.get("dcr_edge");
     let sets = |name: &&str| of_product.and_then(|members| members.get(*name)).is_some_and(|value| !value.is_null());
@@ -71,6 +85,10 @@ pub async fn change(access: Access, State(app): State<App>, request: Request) ->
         }
     }
     Ok(response)
+}
+
+fn is_permissive(tenant: &Tenant) -> bool {
+    tenant.settings.dynamic_client_registration_security_mode == SecurityMode::Permissive
 }
 
 /// What follows now that registration is on.
@@ -101,12 +119,14 @@ async fn has_default_grant(app: &App, slot: u32) -> Result<bool, db::Error> {
 }
 
 /// Leaves the warning in the tenant's log, where whoever missed it finds it.
-async fn log_switch(app: &App, slot: u32, warning: &str) {
-    let flags = json!({"enable_dynamic_client_registration": true});
-    let event =
-        json!({"description": "Update tenant settings", "details": {"flags": flags, "warning": warning}}).to_string();
+async fn log_switch(app: &App, slot: u32, changed: Value, warning: &str) {
+    let mut details = changed;
+    if let Value::Object(details) = &mut details {
+        details.insert("warning".to_owned(), warning.into());
+    }
+    let event = json!({"description": "Update tenant settings", "details": details}).to_string();
     if let Err(error) = app.database.write_log_event(slot, "sapi", &event, unix_millis()).await {
-        tracing::error!(%error, "the tenant's log does not say that registration was switched on");
+        tracing::error!(%error, "the tenant's log does not say what was switched on");
     }
 }
 
