@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use dcr_edge::store::token::jwks::Source;
 use dcr_edge::store::token::{ExternalIssuer, IssuerConfig};
 use dcr_edge::store::{self, serve, token, unix_now};
 use dcr_edge::tenant::{Domain, Name, RateLimit};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Durable clients, tenant settings and the Management API behind the dcr-edge filter.
@@ -66,6 +68,18 @@ enum Command {
         #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
         ttl: Duration,
     },
+    /// Copy the database into a new file while the store runs: a consistent state of one moment
+    ///
+    /// The copy has the keys that sign tokens: keep it as secret as the database. It needs as much room as the database
+    /// has clients. Registrations go on; the database's WAL grows by what is written meanwhile. To go back to a copy,
+    /// stop the store, move the database with its -wal and -shm away, and put the copy in its place. A copy that is
+    /// killed (SIGKILL, power cut) leaves a file .FILE.partial-NUMBER, which may be deleted.
+    Backup {
+        /// Where the copy goes; there must be no such file yet
+        file: PathBuf,
+    },
+    /// Bring a database of an older version up to date; no older store may use it any more
+    Migrate,
     /// Stand in for an authorization server that is not there yet: discovery and an echo, for trying only
     StubAuthorizationServer {
         /// Address and port to listen on; port 0 takes a free one
@@ -239,7 +253,7 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
         Command::Serve { listen, ready_after_edge, issuer } => {
             let external = issuer.open().await?;
             let url = database.url()?;
-            let database = database.open(IfMissing::Create).await?;
+            let database = store::open_and_migrate(url, IfMissing::Create).await?;
             if let Some(file) = store::exposed_file(url) {
                 let file = file.display();
                 tracing::warn!("others than its owner may read {file}, and so sign tokens; run: chmod go-rwx {file}*");
@@ -251,6 +265,19 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
         Command::StubAuthorizationServer { listen } => {
             serve::serve_stub_authorization_server(&listen).await?;
             return Ok(());
+        }
+        Command::Backup { file } => {
+            let database = database.open(IfMissing::Refuse).await?;
+            // One that is stopped is not closed: that would wait until SQLite is through.
+            let copied = stoppable(database.back_up(&file)).await?;
+            database.close().await;
+            copied?;
+            format!("copied the database to {}\n", file.display())
+        }
+        Command::Migrate => {
+            let database = store::open_and_migrate(database.url()?, IfMissing::Refuse).await?;
+            database.close().await;
+            "the database is up to date\n".to_owned()
         }
         Command::Tenant { command } => {
             let clock = Clock::of_this_machine()?;
@@ -285,6 +312,17 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
     };
     io::stdout().write_all(text.as_bytes())?;
     Ok(())
+}
+
+/// Does `work`, which cleans up when it is dropped, unless the process is asked to stop.
+async fn stoppable<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Error>> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        done = work => Ok(done),
+        _ = terminated.recv() => Err("stopped; nothing was made".into()),
+        _ = interrupted.recv() => Err("stopped; nothing was made".into()),
+    }
 }
 
 async fn key(database: &dyn Database, command: KeyCommand) -> Result<String, admin::Error> {

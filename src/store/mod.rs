@@ -44,8 +44,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Opens the database that `url` names.
+/// Opens the database that `url` names; one of an older version is refused.
 pub async fn open(url: &str, if_missing: db::IfMissing) -> Result<Arc<dyn db::Database>, db::Error> {
+    open_as(url, if_missing, db::IfOlder::Refuse).await
+}
+
+/// Opens the database that `url` names, and brings it up to date: no older store may use it.
+pub async fn open_and_migrate(url: &str, if_missing: db::IfMissing) -> Result<Arc<dyn db::Database>, db::Error> {
+    open_as(url, if_missing, db::IfOlder::Migrate).await
+}
+
+async fn open_as(
+    url: &str,
+    if_missing: db::IfMissing,
+    if_older: db::IfOlder,
+) -> Result<Arc<dyn db::Database>, db::Error> {
     let refuse = |reason: &str| {
         // A URL may hold a password, so an error shows its scheme alone.
         let scheme = url.split(':').next().unwrap_or_default();
@@ -55,7 +68,7 @@ pub async fn open(url: &str, if_missing: db::IfMissing) -> Result<Arc<dyn db::Da
         if path.is_empty() || path == ":memory:" || path.contains('?') {
             return refuse("expected the path of a file and no parameters, such as sqlite://dcr.db");
         }
-        Ok(Arc::new(db::Sqlite::open(path.as_ref(), if_missing).await?))
+        Ok(Arc::new(db::Sqlite::open(path.as_ref(), if_missing, if_older).await?))
     } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         refuse("PostgreSQL is not supported yet; use sqlite://PATH")
     } else {

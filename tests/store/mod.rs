@@ -19,4 +19,5 @@ mod server;
 mod signing_keys;
 mod stub_authorization_server;
 mod token;
+mod upkeep;
 mod writer;

@@ -3,6 +3,7 @@
 //! The traits have the calls that the callers make and no more, one trait for each room of the database. Times come in
 //! as arguments: a [`Now`], or UNIX milliseconds.
 
+mod backup;
 mod client;
 mod document;
 mod log;
@@ -12,6 +13,7 @@ mod permission;
 mod signing_key;
 mod sqlite;
 
+pub use backup::Backup;
 pub use client::{ClientPage, Clients, MadeClient, StoredClient, update_client};
 pub use document::{Document, DocumentKind, DocumentPage, DocumentQuery, Documents, update_document};
 pub use log::{LogEvent, LogLimits, LogOrder, LogQuery, Logs, REGISTERED, REGISTRATION, RegistrationEvent};
@@ -37,6 +39,15 @@ pub enum IfMissing {
     /// It makes one.
     Create,
     /// It fails with [`Error::Missing`] and leaves nothing behind.
+    Refuse,
+}
+
+/// What opening does with a database of an older version of this program.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IfOlder {
+    /// It brings the tables up to date; the older version cannot write to them any more.
+    Migrate,
+    /// It fails with [`Error::Older`] and changes nothing.
     Refuse,
 }
 
@@ -73,7 +84,9 @@ pub struct Registered {
 
 /// Durable tenants, clients, and what the other traits keep.
 #[async_trait]
-pub trait Database: Clients + NetworkAcls + Documents + Logs + Permissions + SigningKeys + Send + Sync {
+pub trait Database:
+    Backup + Clients + NetworkAcls + Documents + Logs + Permissions + SigningKeys + Send + Sync
+{
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), Error>;
 
@@ -164,6 +177,20 @@ pub enum Error {
         "there is no database at {0}; look at --database-url and DATABASE_URL, or make one with `dcr-store tenant create`"
     )]
     Missing(String),
+    /// The database is of an older version, and the caller must not change that.
+    #[error(
+        "the database {0} is of an older version of dcr-store: start this version's `dcr-store serve`, or run \
+         `dcr-store migrate`, once no older store uses it"
+    )]
+    Older(String),
+    /// A copy of the database was not made.
+    #[error("cannot write the copy {place}: {reason}")]
+    Copy {
+        /// Its path.
+        place: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// The database cannot be opened, or is not fit to be.
     #[error("cannot open the database {place}: {reason}")]
     Open {

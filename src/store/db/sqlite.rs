@@ -4,6 +4,7 @@
 //! writes of this process go through one connection, so they wait for each other here and not in SQLite's busy loop;
 //! another process, such as the command line, is waited for with the busy timeout.
 
+mod backup;
 mod buckets;
 mod changes;
 mod clients;
@@ -16,7 +17,7 @@ mod signing_keys;
 mod tenant_log;
 mod unused_clients;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -24,9 +25,9 @@ use serde::Serialize;
 use sqlx::sqlite::{SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::Mutex;
 
-use self::open::{connect_options, create_empty, has_tables, migrate};
+use self::open::{Found, connect_options, create_empty, look, migrate};
 use self::register::{KnownTenants, register};
-use super::{Arrival, Database, Error, IfMissing, Registered, StoredTenant};
+use super::{Arrival, Database, Error, IfMissing, IfOlder, Registered, StoredTenant};
 use crate::edge_api::Changes;
 use crate::store::admission::Refusal;
 use crate::store::clock::Now;
@@ -57,6 +58,7 @@ const DELETION_PAUSE: Duration = Duration::from_millis(100);
 
 /// A SQLite database.
 pub struct Sqlite {
+    path: PathBuf,
     readers: SqlitePool,
     /// For searches in logs, which may take long: what else is read must not wait for them.
     searchers: SqlitePool,
@@ -65,16 +67,17 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the database at `path`, and brings its tables up to date. If there is none it is made, or it is
-    /// [`Error::Missing`]. A file that this binary cannot serve stays as it is.
-    pub async fn open(path: &Path, if_missing: IfMissing) -> Result<Self, Error> {
+    /// Opens the database at `path`. If there is none it is made, or it is [`Error::Missing`]; if it is of an older
+    /// version it is brought up to date, or it is [`Error::Older`]. A file that this binary cannot serve stays as it is.
+    pub async fn open(path: &Path, if_missing: IfMissing, if_older: IfOlder) -> Result<Self, Error> {
         let place = path.display().to_string();
         let refuse = |reason: String| Error::Open { place: place.clone(), reason };
-        if !has_tables(path).await.map_err(refuse)? {
-            match if_missing {
-                IfMissing::Create => create_empty(path).map_err(refuse)?,
-                IfMissing::Refuse => return Err(Error::Missing(place)),
-            }
+        let found = look(path).await.map_err(refuse)?;
+        match (found, if_missing, if_older) {
+            (Found::Nothing, IfMissing::Create, _) => create_empty(path).map_err(refuse)?,
+            (Found::Nothing, IfMissing::Refuse, _) => return Err(Error::Missing(place)),
+            (Found::Older, _, IfOlder::Refuse) => return Err(Error::Older(place)),
+            (Found::Older, _, IfOlder::Migrate) | (Found::Current, ..) => {}
         }
         let options = connect_options(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -100,10 +103,12 @@ impl Sqlite {
                 opened => break opened.map_err(|error| refuse(describe(&error)))?,
             }
         };
-        migrate(&writer).await.map_err(refuse)?;
+        if found != Found::Current {
+            migrate(&writer).await.map_err(refuse)?;
+        }
         let readers = pool(READERS).await.map_err(|error| refuse(describe(&error)))?;
         let searchers = pool(SEARCHERS).await.map_err(|error| refuse(describe(&error)))?;
-        Ok(Self { readers, searchers, writer, known: Mutex::default() })
+        Ok(Self { path: path.to_owned(), readers, searchers, writer, known: Mutex::default() })
     }
 }
 

@@ -359,12 +359,12 @@ const ROWS: &str = concat!(
 mod tests {
     use super::super::{register, unused_clients};
     use super::*;
-    use crate::store::db::{Database, IfMissing};
+    use crate::store::db::{Database, IfMissing, IfOlder};
 
     #[tokio::test]
     async fn every_statement_finds_its_rows_by_an_index_and_nothing_is_sorted() {
         let folder = tempfile::tempdir().unwrap();
-        let database = Sqlite::open(&folder.path().join("dcr.db"), IfMissing::Create).await.unwrap();
+        let database = Sqlite::open(&folder.path().join("dcr.db"), IfMissing::Create, IfOlder::Refuse).await.unwrap();
         let by_id = "SEARCH clients USING INDEX sqlite_autoindex_clients_1 (client_id=?)";
         let unused = "SEARCH clients USING INDEX clients_unused (tenant=? AND issued_at<?)";
         for (statement, expected) in [

@@ -14,6 +14,17 @@ use super::{BUSY_RETRY, BUSY_TIMEOUT, describe};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/db/migrations/sqlite");
 
+/// What there is at a path.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Found {
+    /// Nothing, or an empty file.
+    Nothing,
+    /// A database with the tables of an older version.
+    Older,
+    /// A database with the tables of this version.
+    Current,
+}
+
 pub(super) fn connect_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new().filename(path).disable_statement_logging()
 }
@@ -30,9 +41,8 @@ pub(super) fn create_empty(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Looks at the file without changing anything: whether it is a database of ours, or is empty or not there. All else
-/// is an error.
-pub(super) async fn has_tables(path: &Path) -> Result<bool, String> {
+/// Looks at the file without changing anything: a database of ours, or nothing. All else is an error.
+pub(super) async fn look(path: &Path) -> Result<Found, String> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => {
             return Err(format!(
@@ -41,7 +51,7 @@ pub(super) async fn has_tables(path: &Path) -> Result<bool, String> {
             ));
         }
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(error) => return Err(error.to_string()),
     }
     let started = Instant::now();
@@ -73,12 +83,12 @@ fn state(path: &Path) -> [Option<(u64, SystemTime)>; 2] {
     })
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
 }
 
-async fn inspect_tables(path: &Path, immutable: bool) -> Result<bool, String> {
+async fn inspect_tables(path: &Path, immutable: bool) -> Result<Found, String> {
     let mut connection = connect_options(path)
         .read_only(true)
         .immutable(immutable)
@@ -92,13 +102,13 @@ async fn inspect_tables(path: &Path, immutable: bool) -> Result<bool, String> {
     finding.and_then(|finding| closed.map(|()| finding))
 }
 
-async fn inspect_open_tables(connection: &mut SqliteConnection) -> Result<bool, String> {
+async fn inspect_open_tables(connection: &mut SqliteConnection) -> Result<Found, String> {
     let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table'")
         .fetch_all(&mut *connection)
         .await
         .map_err(|error| describe(&error))?;
     if tables.is_empty() {
-        return Ok(false);
+        return Ok(Found::Nothing);
     }
     const FOREIGN: &str = "the file is a database of another program; choose another path";
     if !tables.iter().any(|table| table == "_sqlx_migrations") {
@@ -109,6 +119,7 @@ async fn inspect_open_tables(connection: &mut SqliteConnection) -> Result<bool, 
             .fetch_all(&mut *connection)
             .await
             .map_err(|error| describe(&error))?;
+    let is_current = applied.len() == MIGRATIONS.iter().count();
     for (version, checksum) in applied {
         match MIGRATIONS.iter().find(|migration| migration.version == version) {
             None => {
@@ -126,7 +137,7 @@ async fn inspect_open_tables(connection: &mut SqliteConnection) -> Result<bool, 
             Some(_) => {}
         }
     }
-    Ok(true)
+    Ok(if is_current { Found::Current } else { Found::Older })
 }
 
 /// Brings the tables up to date. The transaction around it keeps two processes that start at the same time apart.

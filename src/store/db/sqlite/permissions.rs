@@ -49,12 +49,12 @@ const DOMAIN_CONNECTIONS: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::db::{Database, IfMissing};
+    use crate::store::db::{Database, IfMissing, IfOlder};
 
     #[tokio::test]
     async fn no_grant_of_another_client_and_no_object_of_another_tenant_is_looked_at() {
         let folder = tempfile::tempdir().unwrap();
-        let database = Sqlite::open(&folder.path().join("dcr.db"), IfMissing::Create).await.unwrap();
+        let database = Sqlite::open(&folder.path().join("dcr.db"), IfMissing::Create, IfOlder::Refuse).await.unwrap();
         for (statement, indexes) in [
             (
                 GRANTS,
