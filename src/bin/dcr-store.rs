@@ -70,8 +70,8 @@ enum Command {
     },
     /// Copy the database into a new file while the store runs: a consistent state of one moment
     ///
-    /// The copy has the keys that sign tokens: keep it as secret as the database. It needs as much room as the database
-    /// has clients. Registrations go on; the database's WAL grows by what is written meanwhile. To go back to a copy,
+    /// The copy has the keys that sign tokens: keep it as secret as the database. It needs as much room as that
+    /// one. Registrations go on; the database's WAL grows by what is written meanwhile. To go back to a copy,
     /// stop the store, move the database with its -wal and -shm away, and put the copy in its place. A copy that is
     /// killed (SIGKILL, power cut) leaves a file .FILE.partial-NUMBER, which may be deleted.
     Backup {
