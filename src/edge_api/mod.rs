@@ -6,7 +6,7 @@
 //! | `GET /edge/v1/tenants/{tenant}/clients/{client_id}` | [`ClientInformation`] out: what an authorization server needs to know of a client; 404 if the tenant has none such |
 //! | `POST /edge/v1/tenants/{tenant}/clients/{client_id}/authenticate` | `{"client_secret": …}` in, 204 out; 401 `invalid_client` for a client that is unknown, public or has another secret |
 //! | `GET /edge/v1/changes?after=N&instance=ID&signals=a,b` | [`Changes`] of tenants since change `N`; `signals` are those that this edge has a source for, beyond the built-in ones ([`crate::acl::Signal`]) |
-//! | `POST /edge/v1/acl-counts` | [`AclCounts`] in, 204 out: what access rules did since this worker's last report |
+//! | `POST /edge/v1/acl-counts` | [`Report`] in, 204 out: what access rules did, and what was refused, since this worker's last report |
 //!
 //! All need a bearer token of the kind `edge`, save that `authenticate` needs one of the kind `server`, of that tenant; a
 //! client is given to both. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer
@@ -54,11 +54,11 @@ pub const REGION_HEADER: &str = "x-dcr-geo-region";
 /// Request header with the number of the autonomous system of the client's address; from the same filter.
 pub const ASN_HEADER: &str = "x-dcr-geo-asn";
 
-/// Path at which what access rules did is reported.
-pub const ACL_COUNTS_PATH: &str = "/edge/v1/acl-counts";
+/// Path of reports. It has the name of what the first ones counted.
+pub const REPORT_PATH: &str = "/edge/v1/acl-counts";
 
 /// Most entries of one report.
-pub const MAX_ACL_COUNTS: usize = 1_000;
+pub const MAX_COUNTS: usize = 1_000;
 
 /// Path of the change feed.
 pub const CHANGES_PATH: &str = "/edge/v1/changes";
@@ -231,12 +231,36 @@ pub struct TenantChange {
     pub tenant: Option<Box<RawValue>>,
 }
 
-/// What access rules did. Counted at least once: a report that is sent again because its answer was lost counts again.
-#[derive(Debug, Default, Serialize, Deserialize)]
+/// What a worker counted. Counted at least once: a report that is sent again because its answer was lost counts again.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AclCounts {
-    /// One entry for a rule that looked at a request; at most [`MAX_ACL_COUNTS`].
-    pub counts: Vec<AclCount>,
+pub struct Report {
+    /// At most [`MAX_COUNTS`].
+    pub counts: Vec<Count>,
+}
+
+/// One entry of a report.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Count {
+    /// What an access rule did that looked at a request.
+    Acl(AclCount),
+    /// Which registrations were refused.
+    Refusals(RefusalCount),
+}
+
+/// How many requests of one tenant's registration endpoint were refused in a minute for one reason.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefusalCount {
+    /// The tenant's slot.
+    pub slot: u32,
+    /// The minute: UNIX seconds divided by 60.
+    pub minute: u64,
+    /// The word for the reason: see [`crate::filter::reason::Reason`].
+    pub reason: String,
+    /// How many.
+    pub count: u32,
 }
 
 /// What one access rule did.

@@ -26,7 +26,7 @@ use super::limiter::{self, Seed};
 use super::report::Tally;
 use crate::acl::Index;
 use crate::cidr::CidrSet;
-use crate::edge_api::AclCount;
+use crate::edge_api::Count;
 use crate::rate_limit::Bucket;
 use crate::tenant::{Domain, Snapshot, Tenant};
 
@@ -303,7 +303,7 @@ pub struct Copies {
     tenants: RefCell<HashMap<u32, Known>>,
     seed: Cell<Option<Seed>>,
     /// What the rules of replaced copies did.
-    left: RefCell<Vec<AclCount>>,
+    left: RefCell<Vec<Count>>,
     slots: RefCell<HashMap<String, u32>>,
 }
 
@@ -392,7 +392,7 @@ impl Copies {
     }
 
     /// Takes out what access rules did since the last time.
-    pub fn take_counts(&self) -> Vec<AclCount> {
+    pub fn take_counts(&self) -> Vec<Count> {
         let mut counts = self.left.take();
         for (slot, copy) in self.tenants.borrow().iter() {
             if let Known::Readable(tenant) = copy {

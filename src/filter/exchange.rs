@@ -123,6 +123,8 @@ pub struct Exchange {
     limit: Option<Limit>,
     /// Whether the request says it is gRPC.
     is_grpc: bool,
+    /// The slot of the tenant whose registration endpoint it is for.
+    registers_at: Option<u32>,
 }
 
 impl Exchange {
@@ -135,6 +137,7 @@ impl Exchange {
             shared: Vec::new(),
             limit: None,
             is_grpc: false,
+            registers_at: None,
         }
     }
 
@@ -245,6 +248,9 @@ impl Exchange {
                 _ => Err(Refusal::UnknownHost),
             };
         };
+        if let Ok(Endpoint::Registration | Endpoint::BelowRegistration) = endpoint {
+            self.registers_at = Some(tenant.slot);
+        }
         if let Some(name) = server_name.as_deref().filter(|name| *name != host) {
             let other = self.tenant_of(environment, name)?;
             if other.is_some_and(|other| other.slot != tenant.slot) {
@@ -531,6 +537,10 @@ impl Exchange {
             return;
         }
         self.state = State::Answered { status: reply.status };
+        // What is no success was refused.
+        if let Some(slot) = self.registers_at.filter(|_| reply.status >= 300) {
+            self.worker.refusals.count(slot, reply.reason);
+        }
         environment.reply(reply);
     }
 }
@@ -624,6 +634,14 @@ mod tests {
         fn last(&self) -> (u16, Value, Reply) {
             let reply = self.fake.replies.lock().unwrap().last().cloned().unwrap();
             (reply.status, serde_json::from_slice(&reply.body).unwrap_or(Value::Null), reply)
+        }
+
+        /// What was refused since the last call, by reason.
+        fn refused(&self) -> Value {
+            let counts = serde_json::to_value(self.worker.refusals.take()).unwrap();
+            let counts = counts.as_array().unwrap().iter();
+            let count = |count: &Value| (count["reason"].as_str().unwrap().to_owned(), count["count"].clone());
+            Value::Object(counts.inspect(|count| assert_eq!(count["slot"], 1)).map(count).collect())
         }
 
         fn replies(&self) -> usize {
@@ -991,8 +1009,37 @@ mod tests {
         let bench = with_rules(&[monitor], json!({}));
         assert_eq!(bench.bare("GET", "/", &[]), Flow::Continue);
         assert_eq!((bench.counted(Reason::AclMonitored), bench.counted(Reason::AclBlocked)), (1, 0));
-        let counts = bench.worker.copies.take_counts();
-        assert_eq!((counts[0].acl_id.as_str(), counts[0].evaluated, counts[0].matched), ("acl_0", 1, 1));
+        let counts = serde_json::to_value(bench.worker.copies.take_counts()).unwrap();
+        assert_eq!(counts, json!([{"slot": 1, "acl_id": "acl_0", "evaluated": 1, "matched": 1}]));
+    }
+
+    #[test]
+    fn each_refusal_of_the_registration_endpoint_is_counted_once_and_nothing_else_is() {
+        let everybody = rule(json!({"block": true}), json!({"match_all": true}), "dcr");
+        let blocked = with_rules(&[everybody], json!({}));
+        assert_eq!(blocked.bare("GET", "/", &[]), Flow::Continue);
+        blocked.register(CLIENT, &[]);
+        assert_eq!(blocked.refused(), json!({"acl_blocked": 1}));
+
+        let bench = Bench::enabled(json!({"dcr_edge": {"rate_limit": {"burst": 5, "per_second": 1}}}));
+        bench.bare("GET", "/oidc/register", &[]);
+        bench.bare("POST", "/oidc/register/x", &[]);
+        bench.bare("OPTIONS", "/oidc/register", &[]);
+        bench.bare("GET", "/OIDC/register", &[]);
+        bench.register(b"{}", &[]).on_body(&bench.fake, 2, true);
+        let refusal = json!({"error": "invalid_client_metadata", "error_description": "d"});
+        let created = json!({"client_id": "tpc_1", "client_id_issued_at": 1});
+        for (status, body) in [("400", refusal), ("201", json!({})), ("201", created)] {
+            bench.register(CLIENT, &[]).on_answer(&bench.fake, store_says(status, body));
+        }
+        bench.register(CLIENT, &[]).on_answer(&bench.fake, None);
+        bench.register(CLIENT, &[]);
+        let expected = json!({
+            "method": 2, "invalid_redirect_uri": 1, "store_refused": 1, "store_error": 1, "store_reset": 1,
+            "rate_limited": 1
+        });
+        assert_eq!(bench.refused(), expected);
+        assert_eq!(bench.refused(), json!({}));
     }
 
     #[test]

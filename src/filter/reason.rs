@@ -106,6 +106,29 @@ reasons! {
     SettingsPolled = "settings_polled",
 }
 
+impl Reason {
+    /// The reason with this word, if it is one for which requests are refused.
+    pub fn of_refusal(word: &str) -> Option<Self> {
+        let is_refusal = |reason: &Self| {
+            !matches!(
+                reason,
+                Self::Registered
+                    | Self::Preflight
+                    | Self::AclAllowed
+                    | Self::AclMonitored
+                    | Self::AclWithoutSource
+                    | Self::SettingsPolled
+            )
+        };
+        Self::ALL.iter().copied().filter(is_refusal).find(|reason| reason.as_str() == word)
+    }
+
+    /// Whether it is that of a 429.
+    pub fn is_limit(self) -> bool {
+        matches!(self, Self::RateLimited | Self::SourceLimited | Self::FleetLimited | Self::LimiterContended)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +140,19 @@ mod tests {
         words.dedup();
         assert_eq!(words.len(), Reason::ALL.len());
         assert!(Reason::ALL.iter().enumerate().all(|(number, reason)| *reason as usize == number));
+    }
+
+    #[test]
+    fn requests_are_refused_for_every_reason_but_successes_and_rules_that_let_pass() {
+        let others: Vec<_> = Reason::ALL
+            .iter()
+            .map(|reason| reason.as_str())
+            .filter(|word| Reason::of_refusal(word).is_none_or(|reason| reason.as_str() != *word))
+            .collect();
+        let expected =
+            ["registered", "preflight", "acl_allowed", "acl_monitored", "acl_without_source", "settings_polled"];
+        assert_eq!(others, expected);
+        assert_eq!(Reason::of_refusal("x"), None);
+        assert_eq!(Reason::ALL.iter().filter(|reason| reason.is_limit()).count(), 4);
     }
 }

@@ -1,20 +1,24 @@
-//! What access rules did, told to the store now and then by each worker.
+//! What access rules did and which registrations were refused, told to the store now and then by each worker.
 //!
 //! A worker counts in its own memory and sends what has gathered; what could not be sent is sent with the next report.
-//! Its number of entries is bounded by that of the rules.
+//! Its number of entries is bounded by that of the rules, and by those of the tenants and the reasons.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::callout::{self, Receipt};
 use super::environment::{CallAnswer, CallId, Environment, Level};
+use super::reason::Reason;
 use super::worker::Worker;
-use crate::edge_api::{ACL_COUNTS_PATH, AclCount, AclCounts, MAX_ACL_COUNTS};
+use crate::edge_api::{AclCount, Count, MAX_COUNTS, REPORT_PATH, RefusalCount, Report};
 
 /// Looks for settings that pass between two reports.
 const INTERVALS: u32 = 20;
 
-/// Most entries that wait while the store is away.
+/// Nanoseconds of a minute.
+const MINUTE: u64 = 60_000_000_000;
+
+/// Most entries of each of the two kinds that wait while the store is away.
 const MAX_WAITING: usize = 100_000;
 
 /// What the rules of one tenant did since the last report.
@@ -48,16 +52,76 @@ impl Tally {
     }
 
     /// Moves what was counted to `counts`.
-    pub fn take(&self, slot: u32, counts: &mut Vec<AclCount>) {
+    pub fn take(&self, slot: u32, counts: &mut Vec<Count>) {
         if !self.touched.replace(false) {
             return;
         }
         for entry in &self.entries {
             let (evaluated, matched) = (entry.evaluated.take(), entry.matched.take());
             if evaluated > 0 && counts.len() < MAX_WAITING {
-                counts.push(AclCount { slot, acl_id: (*entry.id).to_owned(), evaluated, matched });
+                counts.push(Count::Acl(AclCount { slot, acl_id: (*entry.id).to_owned(), evaluated, matched }));
             }
         }
+    }
+}
+
+/// What one worker refused at tenants' registration endpoints.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    /// In which minute of UNIX time it counts; 0 until somebody has looked at the clock.
+    minute: Cell<u64>,
+    /// By slot and number of the reason. Slots are dense and bounded; what has nothing in it is empty.
+    counts: RefCell<Vec<Vec<u32>>>,
+    /// What was counted in minutes that are over.
+    ended: RefCell<Vec<Count>>,
+}
+
+impl Refusals {
+    /// A request of the tenant in this slot was refused.
+    pub fn count(&self, slot: u32, reason: Reason) {
+        let mut counts = self.counts.borrow_mut();
+        let slot = usize::try_from(slot).unwrap_or_default();
+        if counts.len() <= slot {
+            counts.resize_with(slot.saturating_add(1), Vec::new);
+        }
+        let Some(counts) = counts.get_mut(slot) else { return };
+        if counts.is_empty() {
+            counts.resize(Reason::ALL.len(), 0);
+        }
+        if let Some(count) = counts.get_mut(reason as usize) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// Says which minute it is, so that nobody looks at the clock for each refusal. True if one ended in which
+    /// something was refused.
+    fn begin(&self, minute: u64) -> bool {
+        match self.minute.get() {
+            known if known == minute => return false,
+            0 => {}
+            _ => self.end(),
+        }
+        self.minute.set(minute);
+        !self.ended.borrow().is_empty()
+    }
+
+    /// Moves what was counted in this minute to what waits.
+    fn end(&self) {
+        let mut ended = self.ended.borrow_mut();
+        for (slot, counts) in (0..).zip(self.counts.borrow_mut().iter_mut()) {
+            for (reason, count) in Reason::ALL.iter().zip(std::mem::take(counts)) {
+                if count > 0 && ended.len() < MAX_WAITING {
+                    let (minute, reason) = (self.minute.get(), reason.as_str().to_owned());
+                    ended.push(Count::Refusals(RefusalCount { slot, minute, reason, count }));
+                }
+            }
+        }
+    }
+
+    /// Takes out what was refused since the last time.
+    pub fn take(&self) -> Vec<Count> {
+        self.end();
+        self.ended.take()
     }
 }
 
@@ -67,8 +131,8 @@ pub struct Reporter {
     worker: Rc<Worker>,
     /// When the next one is due, in nanoseconds of the monotonic clock.
     due: Cell<u64>,
-    waiting: RefCell<Vec<AclCount>>,
-    under_way: RefCell<Option<(CallId, Vec<AclCount>)>>,
+    waiting: RefCell<Vec<Count>>,
+    under_way: RefCell<Option<(CallId, Vec<Count>)>>,
 }
 
 impl Reporter {
@@ -79,7 +143,11 @@ impl Reporter {
 
     /// Sends a report if one is due.
     pub fn tick<E: Environment>(&self, environment: &E) {
-        let now = environment.monotonic_nanos();
+        let (now, refusals) = (environment.monotonic_nanos(), &self.worker.refusals);
+        // The store waits for what belongs to a minute that is over.
+        if refusals.begin(environment.unix_nanos() / MINUTE) {
+            self.due.set(0);
+        }
         if now < self.due.get() || self.under_way.borrow().is_some() {
             return;
         }
@@ -90,17 +158,18 @@ impl Reporter {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() {
             *waiting = self.worker.copies.take_counts();
+            waiting.append(&mut refusals.take());
         }
-        let rest = waiting.len().saturating_sub(MAX_ACL_COUNTS);
+        let rest = waiting.len().saturating_sub(MAX_COUNTS);
         let counts = waiting.split_off(rest);
         if counts.is_empty() {
             return;
         }
-        let report = AclCounts { counts };
+        let report = Report { counts };
         let body = serde_json::to_vec(&report).unwrap_or_default();
         let headers = [
             (":method", "POST"),
-            (":path", ACL_COUNTS_PATH),
+            (":path", REPORT_PATH),
             (":authority", &store.authority),
             ("authorization", &self.worker.authorization),
             ("content-type", "application/json"),
@@ -122,7 +191,9 @@ impl Reporter {
                     Receipt::Accepted => {}
                     // It would be refused each time, and nothing behind it would ever arrive.
                     Receipt::Refused(status) => {
-                        let line = format!("the store refused the counts of access rules with {status}: they are lost");
+                        let line = format!(
+                            "the store refused counts of access rules and refusals with {status}: they are lost"
+                        );
                         environment.log(Level::Warn, &line);
                     }
                     Receipt::Failed => self.waiting.borrow_mut().extend(counts),
@@ -250,6 +321,63 @@ mod tests {
             assert_eq!(sent(&fake).len() as u32 - call.0, u32::from(kept), "{status}");
             reporter.answered(&fake, CallId(sent(&fake).len() as u32), answer("204"));
         }
+    }
+
+    const MINUTES: u64 = 1_800_000_000 / 60;
+
+    fn refused(slot: u32, minute: u64, reason: &str, count: u32) -> Value {
+        json!({"slot": slot, "minute": MINUTES + minute, "reason": reason, "count": count})
+    }
+
+    #[test]
+    fn what_was_refused_is_told_with_its_minute_and_beside_what_rules_did() {
+        let (fake, worker, reporter) = bench(1);
+        reporter.tick(&fake);
+        count(&fake, &worker, 0, true);
+        for reason in [Reason::RateLimited, Reason::AclBlocked, Reason::RateLimited] {
+            worker.refusals.count(3, reason);
+        }
+        next(&fake, &reporter);
+        let mut counts = sent(&fake).remove(0).as_array().unwrap().clone();
+        assert_eq!(counts.remove(0), json!({"slot": 3, "acl_id": "acl_0", "evaluated": 1, "matched": 1}));
+        counts.sort_by_key(|count| count["count"].as_u64());
+        assert_eq!(counts, [refused(3, 0, "acl_blocked", 1), refused(3, 0, "rate_limited", 2)]);
+        assert_eq!(reporter.answered(&fake, CallId(1), answer("204")), None);
+        next(&fake, &reporter);
+        assert_eq!(sent(&fake).len(), 1);
+    }
+
+    #[test]
+    fn what_was_refused_in_a_minute_is_told_as_soon_as_it_is_over() {
+        let (fake, worker, reporter) = bench(0);
+        reporter.tick(&fake);
+        worker.refusals.count(3, Reason::Method);
+        reporter.tick(&fake);
+        assert_eq!(sent(&fake).len(), 0);
+        fake.wall_step.store(MINUTE, Ordering::Relaxed);
+        reporter.tick(&fake);
+        worker.refusals.count(3, Reason::Method);
+        reporter.tick(&fake);
+        assert_eq!(sent(&fake), [json!([refused(3, 0, "method", 1)])]);
+    }
+
+    #[test]
+    fn refusals_of_an_outage_keep_their_minutes_and_are_told_once() {
+        let (fake, worker, reporter) = bench(0);
+        worker.refusals.count(3, Reason::ConnectError);
+        for minute in 0..3 {
+            fake.wall_step.store(minute * MINUTE, Ordering::Relaxed);
+            next(&fake, &reporter);
+            worker.refusals.count(4, Reason::ConnectError);
+            reporter.answered(&fake, CallId(sent(&fake).len() as u32), None);
+        }
+        let tried = sent(&fake).len();
+        next(&fake, &reporter);
+        reporter.answered(&fake, CallId(tried as u32 + 1), answer("204"));
+        next(&fake, &reporter);
+        let told: Vec<_> = sent(&fake)[tried..].iter().flat_map(|report| report.as_array().unwrap()).cloned().collect();
+        let of = |slot, minute| refused(slot, minute, "store_connect_error", 1);
+        assert_eq!(told, [of(3, 0), of(4, 0), of(4, 1), of(4, 2)]);
     }
 
     #[test]

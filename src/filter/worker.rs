@@ -2,6 +2,7 @@
 
 use super::board::{Copies, Keys};
 use super::config::Config;
+use super::report::Refusals;
 use crate::acl::Index;
 
 /// What all exchanges of one worker share.
@@ -17,6 +18,8 @@ pub struct Worker {
     pub acl: Index,
     /// Its copy of the settings.
     pub copies: Copies,
+    /// What it refused since it reported that last.
+    pub refusals: Refusals,
 }
 
 impl Worker {
@@ -28,6 +31,7 @@ impl Worker {
         }
         let keys = Keys::new(&config.store.cluster, &config.store.authority);
         let acl = Index::new(&std::mem::take(&mut config.network_acls));
-        Ok(Self { config, authorization: format!("Bearer {token}"), keys, acl, copies: Copies::default() })
+        let authorization = format!("Bearer {token}");
+        Ok(Self { config, authorization, keys, acl, copies: Copies::default(), refusals: Refusals::default() })
     }
 }

@@ -13,7 +13,9 @@
 //! | [`clock`] | what time it is |
 //! | [`blocking`] | work that keeps a processor busy, away from the threads that answer requests |
 //! | [`writer`] | many registrations, one transaction, one sync |
-//! | [`acl_counts`] | what access rules did, from the edges' reports into the tenants' logs |
+//! | [`gathered`] | counts from the edges' reports, until they are written into the tenants' logs |
+//! | [`acl_counts`] | what access rules did: such counts |
+//! | [`refusals`] | which registrations were refused, and why: such counts |
 //! | [`log_upkeep`] | keeping the tenants' logs as short as their owners want them |
 //! | [`edge_signals`] | for which signals the edges have a source |
 //! | [`token`] | bearer tokens: minted and checked |
@@ -33,8 +35,10 @@ pub mod clock;
 pub mod db;
 pub mod edge_signals;
 pub mod fleet_limit;
+pub mod gathered;
 pub mod http;
 pub mod log_upkeep;
+pub mod refusals;
 pub mod serve;
 pub mod stub_authorization_server;
 pub mod token;

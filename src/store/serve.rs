@@ -19,6 +19,7 @@ use super::db::Database;
 use super::http::metrics::Metrics;
 use super::http::{App, router};
 use super::log_upkeep;
+use super::refusals::{self, Refusals};
 use super::stub_authorization_server;
 use super::token::{ExternalIssuer, Keys, Verifier};
 use super::writer::Writer;
@@ -27,7 +28,7 @@ use super::writer::Writer;
 /// ten seconds after which supervisors kill.
 const REQUEST_GRACE: Duration = Duration::from_secs(7);
 
-/// How long the registrations that wait, and what access rules did, may take after that.
+/// How long the registrations that wait, and what edges reported, may take after that.
 const QUEUE_GRACE: Duration = Duration::from_secs(2);
 
 /// Listens at `address`, and says on standard output where: the port may be 0. A failure names the address.
@@ -65,6 +66,9 @@ pub async fn serve(
     let regularly =
         Arc::clone(&acl_counts).write_regularly(Arc::clone(&database), acl_counts::INTERVAL, stopping.clone());
     let summing_up = tokio::spawn(regularly);
+    let refusals = Arc::new(Refusals::new(Arc::clone(&metrics)));
+    let regularly = Arc::clone(&refusals).write_regularly(Arc::clone(&database), refusals::INTERVAL, stopping.clone());
+    let summing_refusals_up = tokio::spawn(regularly);
     let pruning =
         tokio::spawn(log_upkeep::prune_regularly(Arc::clone(&database), log_upkeep::INTERVAL, stopping.clone()));
     let tidying = tokio::spawn(client_upkeep::delete_unused_regularly(
@@ -85,6 +89,7 @@ pub async fn serve(
         verifier,
         metrics,
         acl_counts: Arc::clone(&acl_counts),
+        refusals: Arc::clone(&refusals),
         edge_signals: Arc::default(),
         stopping: stopping.clone(),
         in_force: Arc::new(AtomicBool::new(!ready_after_edge)),
@@ -101,7 +106,9 @@ pub async fn serve(
     }
     // The writer ends when no request is left that could give it anything.
     let summed_up = async {
-        _ = tokio::join!(summing_up, pruning, tidying);
+        _ = tokio::join!(summing_up, summing_refusals_up, pruning, tidying);
+        // A minute that is not over either: no edge reports to this process again.
+        refusals.write(&*database).await;
         acl_counts.write(&*database).await;
     };
     let (written, summed_up, _) = tokio::join!(
@@ -114,7 +121,7 @@ pub async fn serve(
         tracing::warn!("stopped without waiting for every registration; whoever got no answer may ask again");
     }
     if summed_up.is_err() {
-        tracing::warn!("stopped without writing all that access rules did since the last time");
+        tracing::warn!("stopped without writing all that edges reported since the last time");
     }
     database.close().await;
     tracing::info!("stopped");

@@ -1,4 +1,4 @@
-// Registers clients and reads the log by the SDK: node logs.mjs PACKAGES DOMAIN TOKEN
+// Registers clients and reads the log by the SDK, with 20 refusals from before in it: node logs.mjs PACKAGES DOMAIN TOKEN
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 
@@ -38,4 +38,13 @@ assert.ok(Math.abs(Date.now() - new Date(event.date)) < 60_000, event.date);
 assert.deepEqual(await logs.get(event.log_id), event);
 const oldest = await all(await logs.list({ search: "client_name:f*", sort: "date:1", fields: "client_name", include_fields: true }));
 assert.deepEqual(oldest, ["first", "fourth", "fifth"].map((client_name) => ({ client_name })));
+const refusals = async (search) => all(await logs.list({ search, per_page: 1, include_totals: true }));
+const failed = await refusals('type:fapi AND description:"Failed dynamic client registration"');
+const limited = await refusals("type:api_limit");
+const sum = (events, reason) => events.reduce((total, { details }) => total + (details.reasons[reason] ?? 0), 0);
+const [off, over] = [sum(failed, "registration_disabled"), sum(limited, "rate_limited")];
+assert.ok(off >= 5 && over > 0 && off + over === 20, JSON.stringify([failed, limited]));
+for (const { details } of [...failed, ...limited]) {
+  assert.ok(details.count > 0 && new Date(details.until) - new Date(details.since) === 60_000, JSON.stringify(details));
+}
 await assert.rejects(logs.get("1000000"), (error) => error instanceof ManagementError && error.statusCode === 404);

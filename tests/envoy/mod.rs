@@ -6,6 +6,7 @@ mod durability;
 mod failures;
 mod limits;
 mod paths;
+pub mod refusals;
 mod registration;
 mod settings;
 mod signals;

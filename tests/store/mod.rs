@@ -14,6 +14,7 @@ mod management;
 mod migration;
 mod network_acls;
 mod permissive;
+mod refusals;
 mod resources;
 mod server;
 mod signing_keys;

@@ -11,6 +11,7 @@ use dcr_edge::store::clock::Clock;
 use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::http::metrics::Metrics;
 use dcr_edge::store::http::{App, router};
+use dcr_edge::store::refusals::Refusals;
 use dcr_edge::store::token::{Claims, Keys, Verifier};
 use dcr_edge::store::unix_now;
 use dcr_edge::store::writer::{NotRegistered, Writer};
@@ -41,6 +42,7 @@ fn app(database: &Arc<dyn Database>, writer: &Writer, metrics: &Arc<Metrics>, st
         verifier: Arc::new(Verifier::new(Keys::from_seeds(&[[7; 32]]).unwrap(), Arc::clone(database), None)),
         metrics: Arc::clone(metrics),
         acl_counts: Arc::new(AclCounts::new(Arc::clone(metrics))),
+        refusals: Arc::new(Refusals::new(Arc::clone(metrics))),
         edge_signals: Arc::default(),
         stopping: watch::channel(stopping).1,
         in_force: Arc::new(AtomicBool::new(true)),

@@ -1,11 +1,14 @@
 //! The tenants' logs.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde::Serialize;
 
 use super::Error;
 use super::log_filter::LogFilter;
 use crate::edge_api::Origin;
+use crate::store::clock::rfc3339;
 
 /// Type of the event of something that succeeded in the API: a registration.
 pub const REGISTERED: &str = "sapi";
@@ -129,6 +132,71 @@ impl<'a> UnusedClientsEvent<'a> {
     }
 }
 
+/// Type of the event of something that failed in the API: registrations that were refused.
+pub const REFUSED: &str = "fapi";
+
+/// Type of the event of registrations that a limit refused.
+pub const TOO_MANY: &str = "api_limit";
+
+/// Registrations of one tenant that edges refused in one minute: all that a limit refused, or all others. Times are
+/// UNIX milliseconds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RefusalTotal {
+    /// The tenant's slot.
+    pub slot: u32,
+    /// Whether a limit refused them.
+    pub by_limiter: bool,
+    /// When the minute began.
+    pub since: u64,
+    /// When it ended.
+    pub until: u64,
+    /// When the first of them was reported.
+    pub heard_at: u64,
+    /// How many for each reason: [`crate::filter::reason::Reason`]'s words.
+    pub reasons: BTreeMap<&'static str, u64>,
+}
+
+impl RefusalTotal {
+    /// How many they are.
+    pub fn count(&self) -> u64 {
+        self.reasons.values().copied().fold(0, u64::saturating_add)
+    }
+}
+
+/// That total as the tenant's log shows it: the event's data.
+#[derive(Debug, Serialize)]
+pub(super) struct RefusalEvent<'a> {
+    description: &'static str,
+    details: RefusalDetails<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct RefusalDetails<'a> {
+    count: u64,
+    reasons: &'a BTreeMap<&'static str, u64>,
+    since: String,
+    until: String,
+}
+
+impl<'a> RefusalEvent<'a> {
+    /// What is to be known of them.
+    pub(super) fn new(total: &'a RefusalTotal) -> Self {
+        Self {
+            description: if total.by_limiter {
+                "Rate limit on dynamic client registration"
+            } else {
+                "Failed dynamic client registration"
+            },
+            details: RefusalDetails {
+                count: total.count(),
+                reasons: &total.reasons,
+                since: rfc3339(total.since),
+                until: rfc3339(total.until),
+            },
+        }
+    }
+}
+
 /// An event of a tenant's log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LogEvent {
@@ -187,6 +255,9 @@ pub trait Logs {
 
     /// Writes an event of this type at `now`, in UNIX milliseconds, with `data`, an object as JSON.
     async fn write_log_event(&self, tenant: u32, event_type: &str, data: &str, now: u64) -> Result<(), Error>;
+
+    /// Writes into the tenants' logs what edges refused, at `now`, in UNIX milliseconds, in one transaction.
+    async fn log_refusals(&self, totals: &[RefusalTotal], now: u64) -> Result<(), Error>;
 
     /// Deletes little by little what the tenant's log has beyond `limits` at `now`, in UNIX milliseconds.
     async fn prune_log(&self, tenant: u32, limits: LogLimits, now: u64) -> Result<u64, Error>;

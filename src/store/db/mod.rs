@@ -16,7 +16,10 @@ mod sqlite;
 pub use backup::Backup;
 pub use client::{ClientPage, Clients, MadeClient, StoredClient, update_client};
 pub use document::{Document, DocumentKind, DocumentPage, DocumentQuery, Documents, update_document};
-pub use log::{LogEvent, LogLimits, LogOrder, LogQuery, Logs, REGISTERED, REGISTRATION, RegistrationEvent};
+pub use log::{
+    LogEvent, LogLimits, LogOrder, LogQuery, Logs, REFUSED, REGISTERED, REGISTRATION, RefusalTotal, RegistrationEvent,
+    TOO_MANY,
+};
 pub use log_filter::{LogField, LogFilter};
 pub use network_acl::{
     ACLS_SUMMARY, AclPage, AclTotal, ChangedAcl, NetworkAcls, NewAcl, StoredAcl, acl_id, is_acl_id, update_network_acl,

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::App;
 use super::error::{EdgeError, Reason};
 use crate::edge_api::{
-    AclCount, AclCounts, Changes, MAX_ACL_COUNTS, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, is_harmless_id,
+    AclCount, Changes, Count, MAX_COUNTS, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, Report, is_harmless_id,
     shortened_user_agent,
 };
 use crate::registration::client_id_mode;
@@ -124,22 +124,30 @@ pub async fn changes(
 }
 
 /// `POST /edge/v1/acl-counts`
-pub async fn acl_counts(
+pub async fn report(
     _: EdgeToken,
     State(app): State<App>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, EdgeError> {
-    let AclCounts { counts } = serde_json::from_slice(&body?)
-        .map_err(|error| EdgeError::bad_request(format!("the body is not a report of access rules: {error}")))?;
-    if counts.len() > MAX_ACL_COUNTS {
-        return Err(EdgeError::bad_request(format!("a report has at most {MAX_ACL_COUNTS} entries")));
+    let Report { counts } = serde_json::from_slice(&body?)
+        .map_err(|error| EdgeError::bad_request(format!("the body is not a report: {error}")))?;
+    if counts.len() > MAX_COUNTS {
+        return Err(EdgeError::bad_request(format!("a report has at most {MAX_COUNTS} entries")));
     }
-    if let Some(count) = counts.iter().find(|count| count.matched > count.evaluated) {
+    let (mut of_rules, mut refusals) = (Vec::new(), Vec::new());
+    for count in counts {
+        match count {
+            Count::Acl(count) => of_rules.push(count),
+            Count::Refusals(count) => refusals.push(count),
+        }
+    }
+    if let Some(count) = of_rules.iter().find(|count| count.matched > count.evaluated) {
         let AclCount { matched, evaluated, .. } = count;
         let reason =
             format!("a rule matched {matched} of {evaluated} requests; it cannot match more than it looked at");
         return Err(EdgeError::bad_request(reason));
     }
-    app.acl_counts.add(counts);
+    app.acl_counts.add(of_rules);
+    app.refusals.add(refusals);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -27,6 +27,8 @@ pub struct Metrics {
     acl_evaluations: Counter,
     acl_matches: Counter,
     acl_counts_dropped: Counter,
+    refusals: Counter,
+    refusal_counts_dropped: Counter,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
@@ -58,6 +60,8 @@ impl Default for Metrics {
         let acl_evaluations = Counter::default();
         let acl_matches = Counter::default();
         let acl_counts_dropped = Counter::default();
+        let refusals = Counter::default();
+        let refusal_counts_dropped = Counter::default();
         let mut registry = Registry::with_prefix("dcr_store");
         registry.register("registrations", "Registrations by what became of them", registrations.clone());
         registry.register("flushes", "Transactions that wrote registrations, one sync each", flushes.clone());
@@ -69,6 +73,9 @@ impl Default for Metrics {
         registry.register("acl_matches", "Requests that access rules matched, once for each rule", acl_matches.clone());
         let help = "Counts of access rules that were not kept, because the rule is none or there were too many";
         registry.register("acl_counts_dropped", help, acl_counts_dropped.clone());
+        registry.register("refusals", "Requests to register that edges refused, as they report", refusals.clone());
+        let help = "Counts of refusals that were not kept, because the reason is not known or there were too many";
+        registry.register("refusal_counts_dropped", help, refusal_counts_dropped.clone());
         Self {
             registry,
             registrations,
@@ -79,6 +86,8 @@ impl Default for Metrics {
             acl_evaluations,
             acl_matches,
             acl_counts_dropped,
+            refusals,
+            refusal_counts_dropped,
         }
     }
 }
@@ -96,14 +105,24 @@ impl Metrics {
     }
 
     /// Counts what an access rule did at an edge.
-    pub fn acl_requests(&self, evaluated: u32, matched: u32) {
-        self.acl_evaluations.inc_by(evaluated.into());
-        self.acl_matches.inc_by(matched.into());
+    pub fn acl_requests(&self, evaluated: u64, matched: u64) {
+        self.acl_evaluations.inc_by(evaluated);
+        self.acl_matches.inc_by(matched);
     }
 
     /// Counts an access rule's counts that are lost.
     pub fn acl_count_dropped(&self) {
         self.acl_counts_dropped.inc();
+    }
+
+    /// Counts refusals of edges.
+    pub fn refused(&self, refusals: u64) {
+        self.refusals.inc_by(refusals);
+    }
+
+    /// Counts a tenant's count of refusals that is lost.
+    pub fn refusal_count_dropped(&self) {
+        self.refusal_counts_dropped.inc();
     }
 
     /// Counts an HTTP answer.

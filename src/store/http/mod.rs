@@ -33,9 +33,10 @@ use super::client_uses::ClientUses;
 use super::clock::Clock;
 use super::db::Database;
 use super::edge_signals::EdgeSignals;
+use super::refusals::Refusals;
 use super::token::Verifier;
 use super::writer::Writer;
-use crate::edge_api::{ACL_COUNTS_PATH, CHANGES_PATH, PROTOCOL_HEADER, PROTOCOL_VERSION};
+use crate::edge_api::{CHANGES_PATH, PROTOCOL_HEADER, PROTOCOL_VERSION, REPORT_PATH};
 
 /// Longest request body, in bytes.
 const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -57,6 +58,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// What access rules did.
     pub acl_counts: Arc<AclCounts>,
+    /// Which registrations were refused.
+    pub refusals: Arc<Refusals>,
     /// For which signals the edges have a source.
     pub edge_signals: Arc<EdgeSignals>,
     /// Whether a shutdown has begun.
@@ -79,7 +82,7 @@ pub fn router(app: App) -> Router {
             post(server::authenticate).layer(middleware::map_response(server::no_store)),
         )
         .route(CHANGES_PATH, get(edge::changes))
-        .route(ACL_COUNTS_PATH, post(edge::acl_counts))
+        .route(REPORT_PATH, post(edge::report))
         .merge(management::router())
         .route("/.well-known/jwks.json", get(jwks::show))
         .route("/livez", get(health::live))

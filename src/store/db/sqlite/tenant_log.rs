@@ -11,9 +11,11 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{Sqlite as Dialect, SqliteConnection, SqlitePool};
 
 use super::{DELETED_ROWS, DELETION_PAUSE, Sqlite, column, count, result_code, to_json, unreadable};
+use crate::store::db::log::RefusalEvent;
 use crate::store::db::network_acl::AclsSummary;
 use crate::store::db::{
-    ACLS_SUMMARY, AclTotal, Error, LogEvent, LogField, LogFilter, LogLimits, LogOrder, LogQuery, Logs,
+    ACLS_SUMMARY, AclTotal, Error, LogEvent, LogField, LogFilter, LogLimits, LogOrder, LogQuery, Logs, REFUSED,
+    RefusalTotal, TOO_MANY,
 };
 
 /// Writes events of one type, each with its tenant's slot, its date in UNIX milliseconds and its data, into the logs of
@@ -159,6 +161,16 @@ impl Logs for Sqlite {
     async fn write_log_event(&self, tenant: u32, event_type: &str, data: &str, now: u64) -> Result<(), Error> {
         let data: &RawValue = serde_json::from_str(data).map_err(|_| unreadable("an event"))?;
         write_events(&mut *self.writer.acquire().await?, event_type, &[(i64::from(tenant), now, data)]).await
+    }
+
+    async fn log_refusals(&self, totals: &[RefusalTotal], now: u64) -> Result<(), Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        for (event_type, by_limiter) in [(REFUSED, false), (TOO_MANY, true)] {
+            let totals = totals.iter().filter(|total| total.by_limiter == by_limiter);
+            let events: Vec<_> = totals.map(|total| (total.slot.into(), now, RefusalEvent::new(total))).collect();
+            write_events(&mut transaction, event_type, &events).await?;
+        }
+        Ok(transaction.commit().await?)
     }
 
     async fn prune_log(&self, tenant: u32, limits: LogLimits, now: u64) -> Result<u64, Error> {
