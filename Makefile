@@ -26,6 +26,7 @@ run: export ENVOY_VERSION := $(ENVOY_VERSION)
 WASM := target/wasm32-wasip1/release/dcr_edge.wasm
 AUTH0_VERSION := 7.1.0
 MMDB_WRITER_VERSION := 0.2.7
+SCHEMATHESIS_VERSION := 4.32.5
 SHELLCHECK_VERSION := 0.11.0.1
 SHELLCHECK_HOME := .tools/shellcheck-$(SHELLCHECK_VERSION)
 WASM_TARGET_HINT := add the compilation target wasm32-wasip1 to your Rust installation
@@ -60,8 +61,9 @@ test: build ## all tests, the filter in real Envoys included
 	done; \
 	python=$$(tests/support/mmdb-writer.sh $(MMDB_WRITER_VERSION)) || exit 1; \
 	auth0=$$(tests/clients/auth0.sh $(AUTH0_VERSION)) || exit 1; \
+	schemathesis=$$(tests/support/schemathesis.sh $(SCHEMATHESIS_VERSION)) || exit 1; \
 	DCR_TEST_ENVOY=$$envoy DCR_TEST_ENVOY_MATRIX=$$matrix DCR_TEST_MMDB_PYTHON=$$python DCR_TEST_AUTH0=$$auth0 \
-		cargo test --release
+		DCR_TEST_SCHEMATHESIS=$$schemathesis cargo test --release
 
 bench: build ## benchmarks against peers; prints a table, writes target/bench/*.json
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \

@@ -38,10 +38,12 @@ pub const MAX_PRIORITY: u32 = 2_147_483_647;
 /// One rule with what its owner says about it: the body of a request of the Management API, and an entry of the
 /// filter's own configuration.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NetworkAcl {
     /// What it is for: 1 to 255 characters.
     #[serde(deserialize_with = "description")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = 255)))]
     pub description: String,
     /// Whether it is evaluated.
     pub active: bool,
@@ -55,6 +57,7 @@ pub struct NetworkAcl {
 
 /// What a rule does to whom.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(try_from = "RawRule", into = "RawRule")]
 pub struct Rule {
     /// What becomes of a request for which the condition holds.
@@ -67,6 +70,7 @@ pub struct Rule {
 
 /// Which requests a rule looks at.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// All.
@@ -82,6 +86,7 @@ pub enum Scope {
 
 /// What becomes of a request for which the condition holds. With neither an effect nor monitoring there is no action.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(try_from = "RawAction", into = "RawAction")]
 pub struct Action {
     /// What is done; `None`: nothing, the rule only counts.
@@ -147,6 +152,7 @@ impl Condition {
 
 /// Values of signals. An absent signal is an empty list, and a list that is there is never empty.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Signals {
     /// Autonomous system numbers of the client's address.
@@ -184,9 +190,11 @@ pub struct Signals {
     pub user_agents: Vec<String>,
     /// Known to the SDKs' types, and not supported.
     #[serde(deserialize_with = "unsupported", skip_serializing)]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(skip))]
     auth0_managed: (),
     /// Known to the SDKs' types, and not supported.
     #[serde(deserialize_with = "unsupported", skip_serializing)]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(skip))]
     http_message_signature: (),
 }
 
@@ -287,6 +295,7 @@ pub fn active_rules(acls: Vec<NetworkAcl>) -> Result<Vec<Rule>, String> {
 // ---- parsing ----
 
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawRule {
     action: Action,
@@ -329,6 +338,7 @@ impl From<Rule> for RawRule {
 }
 
 #[derive(Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 struct RawAction {
     #[serde(skip_serializing_if = "is_false")]

@@ -8,6 +8,7 @@ use super::{MAX_SCOPES, ResourceServer, is_scope, is_system_api, present, text};
 
 /// What a client, or every third-party client without a grant of its own, may ask of an API.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(try_from = "Raw", into = "Raw")]
 pub struct ClientGrant {
     /// For whom.
@@ -33,6 +34,7 @@ pub enum Whose {
 
 /// Whose behalf tokens are on.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectType {
     /// The client's own.
@@ -54,6 +56,7 @@ impl SubjectType {
 
 /// The members as they are written.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Raw {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
@@ -71,6 +74,7 @@ struct Raw {
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 enum DefaultFor {
     ThirdPartyClients,
@@ -117,6 +121,7 @@ impl ClientGrant {
 
 /// What a client may ask of an API at this moment.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 pub struct Permission {
     /// The identifier of the API.
     pub audience: String,
@@ -130,6 +135,7 @@ pub struct Permission {
 
 /// Which kind of grant a permission is from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PermissionSource {
     /// The client's own.
@@ -170,6 +176,7 @@ pub fn effective_permissions(grants: Vec<(ClientGrant, ResourceServer)>) -> Vec<
 
 /// A change of a grant: each member that is there replaces the one that was. `null` stands for none.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientGrantPatch {
     /// See [`ClientGrant::scope`].

@@ -13,6 +13,7 @@ const MAX_OPTIONS: usize = 16 * 1024;
 
 /// A source of users.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Connection {
     /// What names it in `connection`. It never changes.
@@ -34,6 +35,7 @@ pub struct Connection {
 
 /// A change of a connection: each member that is there replaces the one that was; `null` takes it away.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ConnectionPatch {
     /// See [`Connection::display_name`].

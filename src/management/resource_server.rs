@@ -7,6 +7,7 @@ use crate::tenant::Domain;
 
 /// An API whose tokens clients may ask for.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ResourceServer {
     /// What names it in `audience` and `resource`, and in grants. It never changes.
@@ -28,6 +29,7 @@ pub struct ResourceServer {
 
 /// Something that may be done with an API.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Scope {
     /// The scope (RFC 6749 §3.3).
@@ -40,6 +42,7 @@ pub struct Scope {
 
 /// Who may have a token for an API without a grant. Third-party clients always need one.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SubjectTypeAuthorization {
     /// On behalf of a user.
@@ -50,6 +53,7 @@ pub struct SubjectTypeAuthorization {
 
 /// Tokens on behalf of a user.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct UserAuthorization {
     /// The policy.
@@ -58,6 +62,7 @@ pub struct UserAuthorization {
 
 /// Tokens on a client's own behalf.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientAuthorization {
     /// The policy.
@@ -66,6 +71,7 @@ pub struct ClientAuthorization {
 
 /// Which clients may have tokens on behalf of users.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UserPolicy {
     /// Every first-party client.
@@ -79,6 +85,7 @@ pub enum UserPolicy {
 
 /// Which clients may have tokens on their own behalf.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ClientPolicy {
     /// None, not even with a grant.
@@ -106,6 +113,7 @@ pub fn is_system_api(identifier: &str) -> bool {
 
 /// A change of an API: each member that is there replaces the one that was; `null` takes the name away.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ResourceServerPatch {
     /// See [`ResourceServer::name`].

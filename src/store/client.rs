@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -29,7 +30,7 @@ const FIXED: [&str; 5] =
     ["client_id", "tenant", "is_first_party", "third_party_security_mode", "token_endpoint_auth_method"];
 
 /// What kind of application a client is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AppType {
     /// On the user's own device.
@@ -77,7 +78,7 @@ impl AppType {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum AuthMethod {
     None,
@@ -85,7 +86,7 @@ enum AuthMethod {
     ClientSecretPost,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum GrantType {
     AuthorizationCode,
@@ -155,7 +156,7 @@ impl OwnerData {
 }
 
 /// A client that the tenant's owner makes. It is a third party's like all others, and may be told so.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientRequest {
     name: String,
@@ -171,8 +172,10 @@ pub struct ClientRequest {
     #[serde(default)]
     redirection_policy: RedirectionPolicy,
     #[serde(default, rename = "is_first_party", deserialize_with = "no")]
+    #[schemars(with = "bool")]
     _is_first_party: (),
     #[serde(default, rename = "third_party_security_mode", deserialize_with = "strict")]
+    #[schemars(with = "String")]
     _third_party_security_mode: (),
 }
 
@@ -207,7 +210,7 @@ impl ClientRequest {
 
 /// What the tenant's owner changes of a client. A member that is absent stays as it is; `null` and the empty text take
 /// one away that a client need not have.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientPatch {
     #[serde(deserialize_with = "present")]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A host a tenant answers for: a DNS name, an IPv4 address or an IPv6 address in brackets; lower case, no port.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Domain(String);
 

@@ -12,6 +12,7 @@ const MAX_ENTRIES: usize = 1_000;
 
 /// The settings of one tenant.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Switches, in the hosted API's words.
@@ -24,6 +25,7 @@ pub struct Settings {
 
 /// Switches, in the hosted API's words.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Flags {
     /// Whether anyone may register a client. Off unless the owner switches it on.
@@ -32,6 +34,7 @@ pub struct Flags {
 
 /// Which guard rails a registration gets. A client keeps the mode that it was made under.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SecurityMode {
     /// Third-party clients with all controls.
@@ -58,6 +61,7 @@ impl SecurityMode {
 
 /// This product's own settings.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DcrEdge {
     /// How many registration requests pass.
@@ -89,13 +93,16 @@ pub struct DcrEdge {
 
 /// How long a tenant's log is kept: whichever ends first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LogRetention {
     /// Days.
     #[serde(deserialize_with = "rate")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = 1_000_000)))]
     pub days: NonZeroU32,
     /// The newest so many events.
     #[serde(deserialize_with = "rate")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = 1_000_000)))]
     pub events: NonZeroU32,
 }
 
@@ -109,13 +116,16 @@ impl Default for LogRetention {
 
 /// A token bucket for registration requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
     /// Requests that may come at once.
     #[serde(deserialize_with = "rate")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = 1_000_000)))]
     pub burst: NonZeroU32,
     /// Requests that come back each second.
     #[serde(deserialize_with = "rate")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = 1_000_000)))]
     pub per_second: NonZeroU32,
 }
 
@@ -133,13 +143,16 @@ impl Default for RateLimit {
 
 /// A token bucket for the registration requests of each source: an IPv4 address, or an IPv6 network of 64 bits.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PerSource {
     /// Requests that may come at once.
     #[serde(deserialize_with = "rate")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = 1_000_000)))]
     pub burst: NonZeroU32,
     /// Requests that come back each second.
     #[serde(deserialize_with = "rate")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = 1_000_000)))]
     pub per_second: NonZeroU32,
     /// Addresses that many users share, and that are not limited one by one.
     #[serde(default, deserialize_with = "short_list", skip_serializing_if = "Vec::is_empty")]
@@ -183,6 +196,7 @@ fn not_from_1_to<E: serde::de::Error>(max: u32) -> E {
 
 /// What a redirect URI that breaks a rule does to its registration.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum InvalidRedirectUris {
     /// The registration is refused.
@@ -211,6 +225,21 @@ impl Serialize for CustomSchemes {
             Self::ReverseDns => serializer.serialize_str("reverse_dns"),
             Self::List(schemes) => schemes.serialize(serializer),
         }
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl schemars::JsonSchema for CustomSchemes {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CustomSchemes".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let schemes = generator.subschema_for::<Vec<Scheme>>();
+        schemars::json_schema!({
+            "description": "Which private-use schemes (RFC 8252 §7.1) redirect URIs may have.",
+            "anyOf": [{"type": "string", "enum": ["any", "reverse_dns"]}, schemes]
+        })
     }
 }
 
@@ -243,6 +272,7 @@ impl<'de> Deserialize<'de> for CustomSchemes {
 
 /// A URI scheme (RFC 3986 §3.1), lower case.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Scheme(String);
 
@@ -277,6 +307,7 @@ impl From<Scheme> for String {
 /// A host, or with a leading dot every host below it; lower case. `.example.com` has `a.example.com`,
 /// not `example.com` and not `badexample.com`.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct HostPattern(String);
 
@@ -313,6 +344,7 @@ impl From<HostPattern> for String {
 
 /// A web origin (RFC 6454): scheme, host and perhaps a port, as a browser sends it in `origin`.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Origin(String);
 

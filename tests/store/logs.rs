@@ -214,23 +214,6 @@ fn a_search_that_takes_too_long_ends_and_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_log_asks_for_its_scope_and_is_never_another_tenants() {
-    let folder = Folder::with_default_tenant();
-    folder.create_enabled_tenant("other", json!({}));
-    let store = folder.serve();
-    store.edge().put_client("default", &client_id(1), &registration("One"));
-    let id = store.owner("default").get(LOGS).json()[0]["log_id"].as_str().unwrap().to_owned();
-    let other = store.owner("other");
-    assert_eq!(other.get(LOGS).json(), json!([]));
-    assert_eq!(other.get(&format!("{LOGS}/{id}")).status, 404);
-    assert_eq!(other.get(&format!("{LOGS}?include_totals=true")).json()["total"], 0);
-    let token = folder.succeed(&["token", "--tenant", "default", "--scope", "read:clients read:network_acls"]);
-    for path in [LOGS, &format!("{LOGS}/{id}")] {
-        assert_eq!(store.anyone().with_token(token.trim()).get(path).status, 403);
-    }
-}
-
-#[test]
 fn a_log_keeps_what_its_tenant_wants_by_age_and_by_number_and_others_lose_nothing() {
     let folder = Folder::with_default_tenant();
     folder.create_enabled_tenant("other", json!({}));

@@ -13,6 +13,7 @@ mod logs;
 mod management;
 mod migration;
 mod network_acls;
+mod openapi;
 mod permissive;
 mod refusals;
 mod resources;

@@ -23,12 +23,17 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 
 /// Runs a command to its end, and panics if that takes longer than [`PATIENCE`].
 pub fn output(command: &mut Command) -> Output {
+    output_within(command, PATIENCE)
+}
+
+/// Runs a command to its end, and panics if that takes longer than `patience`.
+pub fn output_within(command: &mut Command, patience: Duration) -> Output {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let id = child.id();
     let (sender, ended) = mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
-    ended.recv_timeout(PATIENCE).map(Result::unwrap).unwrap_or_else(|_| {
+    ended.recv_timeout(patience).map(Result::unwrap).unwrap_or_else(|_| {
         send_signal("KILL", id);
         panic!("{command:?} does not end")
     })

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::edge_api::{ErrorBody, RateLimited};
@@ -122,9 +123,10 @@ pub struct ManagementError {
     message: String,
 }
 
-#[derive(Serialize)]
+/// What every error of the Management API has.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct ManagementErrorBody {
+pub struct ManagementErrorBody {
     status_code: u16,
     error: &'static str,
     message: String,

@@ -4,6 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 
+use super::operation::Scopes;
 use crate::edge_api::TENANT_HEADER;
 use crate::store::db::StoredTenant;
 use crate::store::http::error::ManagementError;
@@ -11,23 +12,10 @@ use crate::store::http::{App, bearer};
 use crate::store::token::{Claims, Kind};
 use crate::store::unix_now;
 
-/// Whose Management API the request is for, and what its token allows there.
+/// Whose Management API the request is for. Its token allows what the operation asks for.
 pub struct Access {
     /// The tenant.
     pub stored: StoredTenant,
-    claims: Claims,
-}
-
-impl Access {
-    /// Refuses a token that does not allow `scope`.
-    pub fn require(&self, scope: &str) -> Result<(), ManagementError> {
-        if self.claims.allows(scope) {
-            Ok(())
-        } else {
-            let message = format!("Insufficient scope, expected: {scope}");
-            Err(ManagementError::new(StatusCode::FORBIDDEN, "insufficient_scope", message))
-        }
-    }
 }
 
 impl FromRequestParts<App> for Access {
@@ -46,10 +34,20 @@ impl FromRequestParts<App> for Access {
         }
         // The edge names the tenant of the host that the request came to.
         let named = parts.headers.get_all(TENANT_HEADER).iter().all(|name| name == stored.tenant.name.as_str());
-        if named {
-            Ok(Self { stored, claims })
-        } else {
-            Err(unauthorized("the token's audience (aud) is another tenant's Management API"))
+        if !named {
+            return Err(unauthorized("the token's audience (aud) is another tenant's Management API"));
         }
+        require(&claims, parts.extensions.get::<Scopes>())?;
+        Ok(Self { stored })
     }
+}
+
+/// Refuses a token that allows none of the scopes; one of an operation that asks for none, too.
+fn require(claims: &Claims, scopes: Option<&Scopes>) -> Result<(), ManagementError> {
+    let scopes = scopes.map_or(&[][..], |Scopes(scopes)| scopes.as_slice());
+    if scopes.iter().any(|scope| claims.allows(scope)) {
+        return Ok(());
+    }
+    let message = format!("Insufficient scope, expected: {}", scopes.first().map_or("", String::as_str));
+    Err(ManagementError::new(StatusCode::FORBIDDEN, "insufficient_scope", message))
 }

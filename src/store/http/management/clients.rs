@@ -3,10 +3,11 @@
 use axum::Json;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -14,6 +15,8 @@ use super::access::Access;
 use super::body::{checked, json_body, json_object};
 use super::fields::Fields;
 use super::id::Id;
+use super::openapi;
+use super::operation::{Answer, Operation, Parameter, Schema};
 use super::paging::Paging;
 use super::parameters::Parameters;
 use super::warning::warn;
@@ -27,7 +30,8 @@ use crate::store::http::error::ManagementError;
 use crate::tenant::SecurityMode;
 
 /// A client as the Management API shows it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Client")]
 struct Shown {
     client_id: String,
     tenant: String,
@@ -53,7 +57,7 @@ struct Shown {
 }
 
 /// Where a client comes from that the tenant's owner did not make.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Origin {
     external_metadata_type: &'static str,
     external_metadata_created_by: &'static str,
@@ -89,7 +93,8 @@ impl Shown {
 }
 
 /// A client with what it may do.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ClientWithPermissions")]
 struct WithPermissions {
     #[serde(flatten)]
     client: Shown,
@@ -156,6 +161,66 @@ impl<S: Send + Sync> FromRequestParts<S> for Filter {
     }
 }
 
+/// What can be done with clients.
+pub(super) fn operations() -> [Operation; 6] {
+    const ALL: &str = "/api/v2/clients";
+    const ONE: &str = "/api/v2/clients/{id}";
+    let shown = || Schema::of_output::<Shown>();
+    let with_secret = || {
+        let mut schema = shown().named("ClientWithSecret");
+        if let Some(Value::Object(members)) = schema.json.get_mut("properties") {
+            members.insert("client_secret".to_owned(), openapi::text());
+        }
+        schema
+    };
+    let switch = || json!({"type": "boolean"});
+    let filters = [
+        Parameter("is_first_party", switch(), "true: none, since every client is a third party's."),
+        Parameter("is_global", switch(), "true: none."),
+        Parameter("app_type", openapi::text(), "Types, separated by commas."),
+    ];
+    let example = json!({"name": "App", "callbacks": ["https://app.example.com/cb"], "app_type": "regular_web"});
+    [
+        Operation::new(Method::GET, ALL, "Clients, in the order of their creation", list)
+            // No answer to a look has a key in it, so either scope is enough.
+            .scope("read:clients")
+            .scope("read:client_keys")
+            .query(openapi::paging())
+            .query(openapi::fields())
+            .query(filters)
+            .answers(
+                StatusCode::OK,
+                Answer::List { name: "clients", entry: openapi::some_of(shown()), has_checkpoints: false },
+            ),
+        Operation::new(Method::POST, ALL, "Makes a client; the only answer with its secret", create)
+            .scope("create:clients")
+            .body(Schema::of_input::<ClientRequest>(), example)
+            .answers(StatusCode::CREATED, Answer::One(with_secret())),
+        Operation::new(Method::GET, ONE, "A client", show)
+            .scope("read:clients")
+            .scope("read:client_keys")
+            .query(openapi::fields())
+            .answers(StatusCode::OK, Answer::One(openapi::some_of(Schema::of_output::<WithPermissions>())))
+            .warns(),
+        Operation::new(Method::PATCH, ONE, "Changes members of a client", change)
+            .scope("update:clients")
+            .body(Schema::of_input::<ClientPatch>(), json!({"description": "What it is for"}))
+            .answers(StatusCode::OK, Answer::One(shown())),
+        Operation::new(Method::DELETE, ONE, "Deletes a client", delete)
+            .scope("delete:clients")
+            .answers(StatusCode::NO_CONTENT, Answer::Nothing),
+        Operation::new(
+            Method::POST,
+            "/api/v2/clients/{id}/rotate-secret",
+            "Gives a client that has a secret another; the only answer with it",
+            rotate_secret,
+        )
+        .scope("update:client_keys")
+        .error(StatusCode::BAD_REQUEST)
+        .answers(StatusCode::OK, Answer::One(with_secret())),
+    ]
+}
+
 /// `GET /api/v2/clients`
 pub async fn list(
     access: Access,
@@ -164,7 +229,6 @@ pub async fn list(
     fields: Fields,
     State(app): State<App>,
 ) -> Result<Response, ManagementError> {
-    require_read(&access)?;
     let (slot, start) = (access.stored.slot, paging.start());
     let page = app.database.clients(slot, &filter.app_types, start, paging.per_page).await?;
     let shown = |client| fields.of(&Shown::new(&access, client)?);
@@ -174,7 +238,6 @@ pub async fn list(
 
 /// `POST /api/v2/clients`
 pub async fn create(access: Access, State(app): State<App>, request: Request) -> Result<Response, ManagementError> {
-    access.require("create:clients")?;
     let (_, body) = json_body(request).await?;
     let request: ClientRequest = json_object(&body)?;
     let secret = request.is_confidential().then(new_secret).transpose()?;
@@ -189,7 +252,6 @@ pub async fn create(access: Access, State(app): State<App>, request: Request) ->
 
 /// `GET /api/v2/clients/{id}`
 pub async fn show(access: Access, fields: Fields, State(app): State<App>, id: Id) -> Result<Response, ManagementError> {
-    require_read(&access)?;
     let (slot, id) = (access.stored.slot, id.or(unknown)?);
     let found = app.database.client(slot, &id).await?.ok_or_else(unknown)?;
     // No grant limits a permissive client, so none would tell what it may reach.
@@ -211,7 +273,6 @@ pub async fn change(
     id: Id,
     request: Request,
 ) -> Result<Response, ManagementError> {
-    access.require("update:clients")?;
     let (_, body) = json_body(request).await?;
     let patch: Map<String, Value> = json_object(&body)?;
     if let Some(member) = ClientPatch::fixed(&patch) {
@@ -230,7 +291,6 @@ pub async fn change(
 
 /// `DELETE /api/v2/clients/{id}`
 pub async fn delete(access: Access, State(app): State<App>, id: Id) -> Result<StatusCode, ManagementError> {
-    access.require("delete:clients")?;
     if let Ok(id) = id.or(unknown) {
         app.database.delete_client(access.stored.slot, &id).await?;
     }
@@ -239,7 +299,6 @@ pub async fn delete(access: Access, State(app): State<App>, id: Id) -> Result<St
 
 /// `POST /api/v2/clients/{id}/rotate-secret`
 pub async fn rotate_secret(access: Access, State(app): State<App>, id: Id) -> Result<Response, ManagementError> {
-    access.require("update:client_keys")?;
     let (slot, id) = (access.stored.slot, id.or(unknown)?);
     let found = app.database.client(slot, &id).await?.ok_or_else(unknown)?;
     if !found.has_secret {
@@ -253,12 +312,6 @@ pub async fn rotate_secret(access: Access, State(app): State<App>, id: Id) -> Re
 
 fn unknown() -> ManagementError {
     ManagementError::new(StatusCode::NOT_FOUND, "inexistent_client", "The tenant has no such client")
-}
-
-/// Either scope is enough: no answer to a look has a key in it.
-fn require_read(access: &Access) -> Result<(), ManagementError> {
-    let refused = access.require("read:clients");
-    if access.require("read:client_keys").is_ok() { Ok(()) } else { refused }
 }
 
 fn random(buffer: &mut [u8]) -> Result<(), getrandom::Error> {

@@ -3,19 +3,53 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::access::Access;
 use super::fields::Fields;
+use super::openapi;
+use super::operation::{Answer, Operation, Parameter, Schema};
 use super::paging::{Checkpoint, Page, Paging};
 use super::parameters::Parameters;
 use crate::store::clock::rfc3339;
 use crate::store::db::{self, LogEvent, LogFilter, LogOrder, LogQuery};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
+
+/// What can be done with the log.
+pub(super) fn operations() -> [Operation; 2] {
+    let event = || {
+        let text = openapi::text();
+        let json = json!({
+            "type": "object",
+            "description": "An event. What else it has depends on its type.",
+            "required": ["_id", "log_id", "date", "type"],
+            "properties": {"_id": text, "log_id": text, "date": {"type": "string", "format": "date-time"},
+                "type": text, "description": text, "details": {"type": "object"}}
+        });
+        Schema { name: "LogEvent".to_owned(), json }
+    };
+    let sort = json!({"type": "string", "enum": ["date:1", "date:-1"]});
+    let search = "A search such as type:sapi AND description:\"Dynamic client registration\".";
+    let list_of = Operation::new(Method::GET, "/api/v2/logs", "Events, the newest first", list)
+        .scope("read:logs")
+        .query(openapi::paging())
+        .query(openapi::checkpoints())
+        .query(openapi::fields())
+        .query(["q", "search"].map(|name| Parameter(name, openapi::text(), search)))
+        .query([Parameter("sort", sort, "Which come first: the oldest or the newest.")])
+        .answers(
+            StatusCode::OK,
+            Answer::List { name: "logs", entry: openapi::some_of(event()), has_checkpoints: false },
+        );
+    let one = Operation::new(Method::GET, "/api/v2/logs/{id}", "An event", show)
+        .scope("read:logs")
+        .answers(StatusCode::OK, Answer::One(event()));
+    [list_of, one]
+}
 
 /// `GET /api/v2/logs`
 pub async fn list(
@@ -25,7 +59,6 @@ pub async fn list(
     parameters: Parameters,
     State(app): State<App>,
 ) -> Result<Response, ManagementError> {
-    access.require("read:logs")?;
     let (slot, search, checkpoint) =
         (access.stored.slot, Search::parse(&parameters.0)?, Checkpoint::parse(&parameters)?);
     // The hosted API ignores a search where a checkpoint is given; here both hold.
@@ -60,7 +93,6 @@ pub async fn show(
     State(app): State<App>,
     id: Result<Path<u64>, PathRejection>,
 ) -> Result<Response, ManagementError> {
-    access.require("read:logs")?;
     let unknown = || ManagementError::new(StatusCode::NOT_FOUND, "log_not_found", "The tenant's log has no such event");
     let Path(id) = id.map_err(|_| unknown())?;
     let event = app.database.log_event(access.stored.slot, id).await?.ok_or_else(unknown)?;

@@ -7,8 +7,9 @@
 //! | `/api/v2/clients`, `/api/v2/clients/{id}`, `/api/v2/clients/{id}/rotate-secret` | `clients` |
 //! | `/api/v2/resource-servers`, `/connections`, `/client-grants`, each with `/{id}` | `resources` |
 //! | `/api/v2/logs`, `/api/v2/logs/{id}` | `logs` |
+//! | `/api/v2/openapi.json` | `openapi` |
 //!
-//! What they share: `access`, `body`, `fields`, `id`, `paging`, `parameters`, `warning`.
+//! What they share: `access`, `body`, `fields`, `id`, `operation`, `paging`, `parameters`, `warning`.
 
 mod access;
 mod acl_patch;
@@ -19,6 +20,8 @@ mod fields;
 mod id;
 mod logs;
 mod network_acls;
+mod openapi;
+mod operation;
 mod paging;
 mod parameters;
 mod resources;
@@ -26,41 +29,47 @@ mod settings;
 mod warning;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::body::Bytes;
+use axum::http::header;
+use axum::routing::get;
 
-use self::resources::{all, one};
+use self::operation::Operation;
 use super::App;
 use crate::management::{ClientGrant, Connection, ResourceServer};
 
-/// Longest body with an access rule, in bytes: as many ranges as a tenant may have, each as long as it can be.
-const MAX_ACL_BYTES: usize = 8 * 1024 * 1024;
-
 /// The routes of the Management API.
 pub fn router() -> Router<App> {
-    Router::new()
-        .route("/api/v2/tenants/settings", get(settings::show).patch(settings::change))
-        .route("/api/v2/logs", get(logs::list))
-        .route("/api/v2/logs/{id}", get(logs::show))
-        .route("/api/v2/resource-servers", all::<ResourceServer>())
-        .route("/api/v2/resource-servers/{id}", one::<ResourceServer>())
-        .route("/api/v2/connections", all::<Connection>())
-        .route("/api/v2/connections/{id}", one::<Connection>())
-        .route("/api/v2/client-grants", all::<ClientGrant>())
-        .route("/api/v2/client-grants/{id}", one::<ClientGrant>())
-        .route(
-            "/api/v2/network-acls",
-            get(network_acls::list).post(network_acls::create).layer(DefaultBodyLimit::max(MAX_ACL_BYTES)),
-        )
-        .route(
-            "/api/v2/network-acls/{id}",
-            get(network_acls::show)
-                .put(network_acls::replace)
-                .patch(network_acls::change)
-                .delete(network_acls::delete)
-                .layer(DefaultBodyLimit::max(MAX_ACL_BYTES)),
-        )
-        .route("/api/v2/clients", get(clients::list).post(clients::create))
-        .route("/api/v2/clients/{id}", get(clients::show).patch(clients::change).delete(clients::delete))
-        .route("/api/v2/clients/{id}/rotate-secret", post(clients::rotate_secret))
+    let operations = operations();
+    let document = Bytes::from(openapi::document(&operations).to_string());
+    let show = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
+    let routes = operations.into_iter().fold(Router::new(), |router, operation| operation.add_to(router));
+    // It has no secrets, so it asks for no token.
+    routes.route("/api/v2/openapi.json", get(show))
+}
+
+fn operations() -> Vec<Operation> {
+    let mut operations = Vec::from(settings::operations());
+    operations.extend(logs::operations());
+    operations
+        .extend(resources::operations::<ResourceServer>("/api/v2/resource-servers", "/api/v2/resource-servers/{id}"));
+    operations.extend(resources::operations::<Connection>("/api/v2/connections", "/api/v2/connections/{id}"));
+    operations.extend(resources::operations::<ClientGrant>("/api/v2/client-grants", "/api/v2/client-grants/{id}"));
+    operations.extend(network_acls::operations());
+    operations.extend(clients::operations());
+    operations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::token::MANAGEMENT_SCOPES;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_scope_is_asked_for_and_every_operation_asks_for_one() {
+        let operations = operations();
+        let asked: BTreeSet<&str> = operations.iter().flat_map(|o| &o.scopes.0).map(String::as_str).collect();
+        assert_eq!(asked, MANAGEMENT_SCOPES.iter().copied().collect());
+        assert!(operations.iter().all(|operation| !operation.scopes.0.is_empty()));
+    }
 }

@@ -2,33 +2,41 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::access::Access;
 use super::acl_patch::patched;
 use super::acl_warnings;
 use super::body::{json_body, json_object};
 use super::id::Id;
+use super::openapi;
+use super::operation::{Answer, Operation, Schema};
 use super::paging::Paging;
-use crate::acl::NetworkAcl;
+use crate::acl::{NetworkAcl, Rule};
 use crate::store::blocking;
 use crate::store::clock::{rfc3339, unix_millis};
 use crate::store::db::{NewAcl, StoredAcl, acl_id, update_network_acl};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
 
+/// Longest body with an access rule, in bytes: as many ranges as a tenant may have, each as long as it can be.
+const MAX_ACL_BYTES: usize = 8 * 1024 * 1024;
+
 /// An access rule as the Management API shows it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NetworkAcl")]
 struct Shown {
     id: String,
     description: String,
     active: bool,
     priority: u32,
+    #[schemars(with = "Rule")]
     rule: Box<RawValue>,
     created_at: String,
     updated_at: String,
@@ -42,9 +50,56 @@ impl From<StoredAcl> for Shown {
     }
 }
 
+/// What can be done with access rules.
+pub(super) fn operations() -> [Operation; 6] {
+    const ALL: &str = "/api/v2/network-acls";
+    const ONE: &str = "/api/v2/network-acls/{id}";
+    let shown = || Answer::One(Schema::of_output::<Shown>());
+    let input = || Schema::of_input::<NetworkAcl>().named("NetworkAclRequest");
+    let example = || {
+        let rule = json!({"action": {"block": true}, "match": {"geo_country_codes": ["CH"]}, "scope": "dynamic_client_registration"});
+        json!({"description": "No registrations from here", "active": true, "priority": 7, "rule": rule})
+    };
+    let mut patch = input().named("NetworkAclPatch").partial();
+    patch.without_required("/properties/rule");
+    [
+        Operation::new(Method::GET, ALL, "Access rules, in the order of evaluation", list)
+            .scope("read:network_acls")
+            .query(openapi::paging())
+            .answers(
+                StatusCode::OK,
+                Answer::List { name: "network_acls", entry: Schema::of_output::<Shown>(), has_checkpoints: false },
+            ),
+        Operation::new(Method::POST, ALL, "Makes an access rule", create)
+            .scope("create:network_acls")
+            .body(input(), example())
+            .max_body(MAX_ACL_BYTES)
+            .answers(StatusCode::CREATED, shown())
+            .warns(),
+        Operation::new(Method::GET, ONE, "An access rule", show)
+            .scope("read:network_acls")
+            .answers(StatusCode::OK, shown()),
+        Operation::new(Method::PUT, ONE, "Replaces an access rule", replace)
+            .scope("update:network_acls")
+            .body(input(), example())
+            .max_body(MAX_ACL_BYTES)
+            .answers(StatusCode::OK, shown())
+            .warns(),
+        Operation::new(Method::PATCH, ONE, "Changes members of an access rule", change)
+            .scope("update:network_acls")
+            .body(patch, json!({"active": false}))
+            .max_body(MAX_ACL_BYTES)
+            .answers(StatusCode::OK, shown())
+            .warns(),
+        Operation::new(Method::DELETE, ONE, "Deletes an access rule", delete)
+            .scope("delete:network_acls")
+            .answers(StatusCode::NO_CONTENT, Answer::Nothing)
+            .warns(),
+    ]
+}
+
 /// `GET /api/v2/network-acls`
 pub async fn list(access: Access, paging: Paging, State(app): State<App>) -> Result<Response, ManagementError> {
-    access.require("read:network_acls")?;
     let page = app.database.network_acls(access.stored.slot, paging.start(), paging.per_page).await?;
     let network_acls: Vec<Shown> = page.acls.into_iter().map(Shown::from).collect();
     Ok(paging.answer("network_acls", paging.include_totals.then_some(page.total), network_acls))
@@ -52,7 +107,6 @@ pub async fn list(access: Access, paging: Paging, State(app): State<App>) -> Res
 
 /// `POST /api/v2/network-acls`
 pub async fn create(access: Access, State(app): State<App>, request: Request) -> Result<Response, ManagementError> {
-    access.require("create:network_acls")?;
     let (parts, body) = json_body(request).await?;
     let read = move || {
         let acl: NetworkAcl = json_object(&body)?;
@@ -72,7 +126,6 @@ pub async fn create(access: Access, State(app): State<App>, request: Request) ->
 
 /// `GET /api/v2/network-acls/{id}`
 pub async fn show(access: Access, State(app): State<App>, id: Id) -> Result<Response, ManagementError> {
-    access.require("read:network_acls")?;
     let found = app.database.network_acl(access.stored.slot, &id.or(unknown)?).await?;
     Ok(Json(Shown::from(found.ok_or_else(unknown)?)).into_response())
 }
@@ -84,7 +137,6 @@ pub async fn replace(
     id: Id,
     request: Request,
 ) -> Result<Response, ManagementError> {
-    access.require("update:network_acls")?;
     let (parts, body) = json_body(request).await?;
     update(&app, access, id, parts, move |_| json_object(&body)).await
 }
@@ -96,7 +148,6 @@ pub async fn change(
     id: Id,
     request: Request,
 ) -> Result<Response, ManagementError> {
-    access.require("update:network_acls")?;
     let (parts, body) = json_body(request).await?;
     let change = move |stored: &StoredAcl| {
         let patch: Map<String, Value> = json_object(&body)?;
@@ -107,7 +158,6 @@ pub async fn change(
 
 /// `DELETE /api/v2/network-acls/{id}`
 pub async fn delete(access: Access, State(app): State<App>, id: Id, parts: Parts) -> Result<Response, ManagementError> {
-    access.require("delete:network_acls")?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     if let Ok(id) = id.or(unknown) {
         let slot = access.stored.slot;

@@ -2,17 +2,19 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::access::Access;
 use super::body::{json_body, json_object};
 use super::fields::Fields;
 use super::id::Id;
+use super::openapi;
+use super::operation::{Answer, Operation, Parameter, Schema};
 use super::paging::{Checkpoint, Paging};
 use super::parameters::Parameters;
 use crate::management::{
@@ -24,7 +26,7 @@ use crate::store::http::App;
 use crate::store::http::error::ManagementError;
 
 /// What tells one kind of object from another.
-pub trait Resource: Serialize + DeserializeOwned + Send + Sync + 'static {
+pub trait Resource: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Its kind in the database.
     const KIND: DocumentKind;
     /// Its name in scopes and the member of an answer under which a list of them stands.
@@ -34,7 +36,7 @@ pub trait Resource: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Whether lists come by `from` and `take`, too.
     const HAS_CHECKPOINTS: bool;
     /// The body of a PATCH.
-    type Patch: DeserializeOwned + Clone + Send + Sync + 'static;
+    type Patch: DeserializeOwned + JsonSchema + Clone + Send + Sync + 'static;
 
     /// The object after a change. The error says what would be wrong with it.
     fn apply(self, patch: Self::Patch) -> Result<Self, String>;
@@ -44,8 +46,16 @@ pub trait Resource: Serialize + DeserializeOwned + Send + Sync + 'static {
         Ok(())
     }
 
+    /// A body of a POST and one of a PATCH that may follow, as the API's description has them.
+    fn examples() -> (Value, Value);
+
     /// Adds to what is shown what nobody wrote.
     fn complete(_: &mut Map<String, Value>) {}
+
+    /// Adds the same to the schema.
+    fn completed(schema: Schema) -> Schema {
+        schema
+    }
 }
 
 impl Resource for ResourceServer {
@@ -68,6 +78,18 @@ impl Resource for ResourceServer {
         shown.entry("name").or_insert(identifier);
         shown.insert("is_system".to_owned(), false.into());
     }
+
+    fn completed(schema: Schema) -> Schema {
+        schema.with("name", openapi::text()).with("is_system", json!({"type": "boolean"}))
+    }
+
+    fn examples() -> (Value, Value) {
+        let scopes = json!([{"value": "read:orders", "description": "Read orders"}]);
+        (
+            json!({"identifier": "https://api.example.com/", "name": "Orders", "scopes": scopes}),
+            json!({"allow_offline_access": true}),
+        )
+    }
 }
 
 impl Resource for Connection {
@@ -79,6 +101,10 @@ impl Resource for Connection {
 
     fn apply(self, patch: ConnectionPatch) -> Result<Self, String> {
         Ok(patch.apply(self))
+    }
+
+    fn examples() -> (Value, Value) {
+        (json!({"name": "users", "strategy": "auth0"}), json!({"is_domain_connection": true}))
     }
 }
 
@@ -101,6 +127,16 @@ impl Resource for ClientGrant {
     fn check(&self) -> Result<(), String> {
         no_system_api("audience", &self.audience)
     }
+
+    fn examples() -> (Value, Value) {
+        let grant = json!({
+            "default_for": "third_party_clients",
+            "audience": "https://api.example.com/",
+            "subject_type": "user",
+            "scope": ["read:orders"]
+        });
+        (grant, json!({"allow_all_scopes": true}))
+    }
 }
 
 /// A Management API is nobody's to grant, whichever tenant's it is: a token for it opens that tenant.
@@ -112,14 +148,40 @@ fn no_system_api(member: &str, identifier: &str) -> Result<(), String> {
     }
 }
 
-/// The routes of a list.
-pub fn all<R: Resource>() -> MethodRouter<App> {
-    get(list::<R>).post(create::<R>)
-}
-
-/// The routes of one object.
-pub fn one<R: Resource>() -> MethodRouter<App> {
-    get(show::<R>).patch(change::<R>).delete(delete::<R>)
+/// What can be done with such objects: `all` is the path of their list, `one` that of one of them.
+pub(super) fn operations<R: Resource>(all: &'static str, one: &'static str) -> [Operation; 5] {
+    let shown = || R::completed(Schema::of_output::<R>().with("id", openapi::text()));
+    let scope = |verb: &str| format!("{verb}:{}", R::PLURAL);
+    let checkpoints = if R::HAS_CHECKPOINTS { openapi::checkpoints() } else { Vec::new() };
+    let filters = R::FILTERS.iter().map(|(name, _)| Parameter(name, openapi::text(), "Those that have this value."));
+    let entry = openapi::some_of(shown());
+    let (created, changed) = R::examples();
+    let request = Schema::of_input::<R>().named(format!("{}Request", R::schema_name()));
+    [
+        Operation::new(Method::GET, all, "A list, in the order of creation", list::<R>)
+            .scope(scope("read"))
+            .query(openapi::paging())
+            .query(checkpoints)
+            .query(openapi::fields())
+            .query(filters)
+            .answers(StatusCode::OK, Answer::List { name: R::PLURAL, entry, has_checkpoints: R::HAS_CHECKPOINTS }),
+        Operation::new(Method::POST, all, "Makes one", create::<R>)
+            .scope(scope("create"))
+            .body(request, created)
+            .error(StatusCode::CONFLICT)
+            .answers(StatusCode::CREATED, Answer::One(shown())),
+        Operation::new(Method::GET, one, "Shows one", show::<R>)
+            .scope(scope("read"))
+            .query(openapi::fields())
+            .answers(StatusCode::OK, Answer::One(openapi::some_of(shown()))),
+        Operation::new(Method::PATCH, one, "Changes members of one", change::<R>)
+            .scope(scope("update"))
+            .body(Schema::of_input::<R::Patch>(), changed)
+            .answers(StatusCode::OK, Answer::One(shown())),
+        Operation::new(Method::DELETE, one, "Deletes one", delete::<R>)
+            .scope(scope("delete"))
+            .answers(StatusCode::NO_CONTENT, Answer::Nothing),
+    ]
 }
 
 /// `GET /api/v2/{resource}`
@@ -130,7 +192,6 @@ async fn list<R: Resource>(
     parameters: Parameters,
     State(app): State<App>,
 ) -> Result<Response, ManagementError> {
-    access.require(&format!("read:{}", R::PLURAL))?;
     let members = R::FILTERS.iter().filter_map(|(parameter, member)| {
         let values = parameters.0.iter().filter(|(name, _)| name == parameter).map(|(_, value)| value.clone());
         Some((*member, values.collect::<Vec<_>>())).filter(|(_, values)| !values.is_empty())
@@ -173,7 +234,6 @@ async fn create<R: Resource>(
     State(app): State<App>,
     request: Request,
 ) -> Result<Response, ManagementError> {
-    access.require(&format!("create:{}", R::PLURAL))?;
     let (_, body) = json_body(request).await?;
     let new: R = json_object(&body)?;
     new.check().map_err(ManagementError::invalid_body)?;
@@ -191,7 +251,6 @@ async fn show<R: Resource>(
     State(app): State<App>,
     id: Id,
 ) -> Result<Response, ManagementError> {
-    access.require(&format!("read:{}", R::PLURAL))?;
     let found = app.database.document(access.stored.slot, R::KIND, &id.or(unknown::<R>)?).await?;
     Ok(Json(fields.of(&shown::<R>(&found.ok_or_else(unknown::<R>)?)?)?).into_response())
 }
@@ -203,7 +262,6 @@ async fn change<R: Resource>(
     id: Id,
     request: Request,
 ) -> Result<Response, ManagementError> {
-    access.require(&format!("update:{}", R::PLURAL))?;
     let (_, body) = json_body(request).await?;
     let patch: R::Patch = json_object(&body)?;
     let change = |before: &Document| {
@@ -217,7 +275,6 @@ async fn change<R: Resource>(
 
 /// `DELETE /api/v2/{resource}/{id}`
 async fn delete<R: Resource>(access: Access, State(app): State<App>, id: Id) -> Result<Response, ManagementError> {
-    access.require(&format!("delete:{}", R::PLURAL))?;
     if let Ok(id) = id.or(unknown::<R>) {
         app.database.delete_document(access.stored.slot, R::KIND, &id).await?;
     }

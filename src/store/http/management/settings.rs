@@ -2,12 +2,13 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::access::Access;
 use super::body::{checked, json_body, json_object};
+use super::operation::{Answer, Operation, Schema};
 use super::warning::warn;
 use crate::management::{ClientGrant, Connection};
 use crate::store::clock::unix_millis;
@@ -38,15 +39,34 @@ const NONE_IS_USED: &str = "All clients count as unused until an authorization s
 /// The members of `dcr_edge` that let unused clients be deleted.
 const DELETING: [&str; 2] = ["client_quota", "unused_client_ttl"];
 
+/// What can be done with the settings.
+pub(super) fn operations() -> [Operation; 2] {
+    const PATH: &str = "/api/v2/tenants/settings";
+    let shown = || Answer::One(Schema::of_output::<Settings>());
+    let mut patch = Schema::of_input::<Settings>().named("SettingsPatch");
+    for pointer in ["/properties/flags", "/properties/dcr_edge", ""] {
+        patch.with_nulls(pointer);
+    }
+    let example = json!({"flags": {"enable_dynamic_client_registration": true}, "dcr_edge": {"client_quota": null}});
+    [
+        Operation::new(Method::GET, PATH, "The tenant's settings", show)
+            .scope("read:tenant_settings")
+            .answers(StatusCode::OK, shown()),
+        Operation::new(Method::PATCH, PATH, "Changes settings; null brings a default back", change)
+            .scope("update:tenant_settings")
+            .body(patch, example)
+            .answers(StatusCode::OK, shown())
+            .warns(),
+    ]
+}
+
 /// `GET /api/v2/tenants/settings`
 pub async fn show(access: Access) -> Result<Json<Settings>, ManagementError> {
-    access.require("read:tenant_settings")?;
     Ok(Json(access.stored.tenant.settings))
 }
 
 /// `PATCH /api/v2/tenants/settings`
 pub async fn change(access: Access, State(app): State<App>, request: Request) -> Result<Response, ManagementError> {
-    access.require("update:tenant_settings")?;
     let (_, body) = json_body(request).await?;
     let patch: Map<String, Value> = json_object(&body)?;
     let changed = update_known_tenant(&*app.database, &access.stored, app.clock.now(), |tenant| {

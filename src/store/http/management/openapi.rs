@@ -1,0 +1,192 @@
+//! The OpenAPI 3.1 description of the Management API.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::operation::{Answer, Operation, Parameter, Schema};
+use crate::store::http::error::ManagementErrorBody;
+
+/// Name of the security scheme.
+const SECURITY_SCHEME: &str = "management_token";
+
+/// The description of these operations.
+pub(super) fn document(operations: &[Operation]) -> Value {
+    let mut schemas = BTreeMap::from([("Error".to_owned(), Schema::of_output::<ManagementErrorBody>().json)]);
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in operations {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        if let Value::Object(path) = path {
+            path.insert(operation.method.as_str().to_ascii_lowercase(), described(operation, &mut schemas));
+        }
+    }
+    let scopes: BTreeSet<_> = operations.iter().flat_map(|operation| &operation.scopes.0).collect();
+    let scopes: Vec<_> = scopes.into_iter().map(String::as_str).collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "dcr-edge Management API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "description": "What a tenant's owner sees and changes. Unknown members of a body are refused, unknown \
+                            parameters of a query are ignored. A gateway refuses what its access rules block before \
+                            it gets here."
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {SECURITY_SCHEME: {
+                "type": "http",
+                "scheme": "bearer",
+                "bearerFormat": "JWT",
+                "description": format!(
+                    "A token whose audience is https://DOMAIN/api/v2/ of the tenant. Scopes: {}.", scopes.join(", ")
+                )
+            }}
+        }
+    })
+}
+
+fn described(operation: &Operation, schemas: &mut BTreeMap<String, Value>) -> Value {
+    let Operation { summary, scopes, parameters, body, .. } = operation;
+    // Any one of the scopes is enough.
+    let security: Vec<_> = scopes.0.iter().map(|scope| json!({SECURITY_SCHEME: [scope]})).collect();
+    let mut described = json!({
+        "operationId": id(operation),
+        "summary": summary,
+        "security": security,
+        "responses": responses(operation, schemas)
+    });
+    let Value::Object(members) = &mut described else { return described };
+    let in_path = operation
+        .has_id()
+        .then(|| json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}}));
+    let in_query = parameters.iter().map(|Parameter(name, schema, description)| {
+        json!({"name": name, "in": "query", "schema": schema, "description": description})
+    });
+    let parameters: Vec<_> = in_path.into_iter().chain(in_query).collect();
+    if !parameters.is_empty() {
+        members.insert("parameters".to_owned(), parameters.into());
+    }
+    if let Some((schema, example)) = body {
+        let content = json!({"application/json": {"schema": reference(schema, schemas), "example": example}});
+        members.insert("requestBody".to_owned(), json!({"required": true, "content": content}));
+    }
+    described
+}
+
+/// In the way of the hosted API: `patch_clients_by_id`.
+fn id(operation: &Operation) -> String {
+    let path = operation.path.trim_start_matches("/api/v2/");
+    let parts = path.split('/').map(|part| if part == "{id}" { "by_id".to_owned() } else { part.replace('-', "_") });
+    let path = parts.collect::<Vec<_>>().join("_");
+    format!("{}_{path}", operation.method.as_str().to_ascii_lowercase())
+}
+
+fn responses(operation: &Operation, schemas: &mut BTreeMap<String, Value>) -> Map<String, Value> {
+    let mut responses = Map::new();
+    responses.insert(operation.status.as_str().to_owned(), success(operation, schemas));
+    for status in operation.errors() {
+        let mut response = json!({
+            "description": status.canonical_reason(),
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+        });
+        let text = json!({"required": true, "schema": {"type": "string"}});
+        let header = match status {
+            StatusCode::UNAUTHORIZED => Some("www-authenticate"),
+            StatusCode::SERVICE_UNAVAILABLE => Some("retry-after"),
+            _ => None,
+        };
+        if let (Some(header), Value::Object(members)) = (header, &mut response) {
+            members.insert("headers".to_owned(), json!({header: text}));
+        }
+        responses.insert(status.as_str().to_owned(), response);
+    }
+    responses
+}
+
+fn success(operation: &Operation, schemas: &mut BTreeMap<String, Value>) -> Value {
+    let schema = match &operation.answer {
+        Answer::Nothing => None,
+        Answer::One(schema) => Some(reference(schema, schemas)),
+        Answer::List { name, entry, has_checkpoints } => Some(list(name, reference(entry, schemas), *has_checkpoints)),
+    };
+    let mut response = json!({"description": operation.status.canonical_reason()});
+    let Value::Object(members) = &mut response else { return response };
+    if let Some(schema) = schema {
+        members.insert("content".to_owned(), json!({"application/json": {"schema": schema}}));
+    }
+    if operation.warns {
+        let description = "What the owner should know (RFC 7234 §5.5); there may be several.";
+        let warning = json!({"schema": {"type": "string"}, "description": description});
+        members.insert("headers".to_owned(), json!({"warning": warning}));
+    }
+    response
+}
+
+fn list(name: &str, entry: Value, has_checkpoints: bool) -> Value {
+    let entries = json!({"type": "array", "items": entry});
+    let number = json!({"type": "integer", "minimum": 0});
+    let page = json!({
+        "type": "object",
+        "description": "With include_totals.",
+        "required": ["start", "limit", "total", name],
+        "properties": {"start": number, "limit": number, "total": number, "length": number, name: entries}
+    });
+    let checkpoint = json!({
+        "type": "object",
+        "description": "With from or take; next is the from of the next part.",
+        "required": [name],
+        "properties": {"next": {"type": "string"}, name: entries}
+    });
+    let forms = [Some(entries), Some(page), has_checkpoints.then_some(checkpoint)];
+    json!({"anyOf": forms.into_iter().flatten().collect::<Vec<_>>()})
+}
+
+/// Puts the schema among the components.
+fn reference(schema: &Schema, schemas: &mut BTreeMap<String, Value>) -> Value {
+    schemas.entry(schema.name.clone()).or_insert_with(|| schema.json.clone());
+    json!({"$ref": format!("#/components/schemas/{}", schema.name)})
+}
+
+/// The parameters of lists in pages.
+pub(super) fn paging() -> Vec<Parameter> {
+    vec![
+        Parameter("page", json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}), "Number of the page, from 0."),
+        Parameter("per_page", entries(), "Entries on it."),
+        Parameter("include_totals", json!({"type": "boolean"}), "Whether the answer says how many there are."),
+    ]
+}
+
+/// The parameters of lists in parts.
+pub(super) fn checkpoints() -> Vec<Parameter> {
+    vec![
+        Parameter("from", json!({"type": "string", "pattern": "^[0-9]{1,19}$"}), "Where an earlier part ended."),
+        Parameter("take", entries(), "Entries of the part."),
+    ]
+}
+
+/// The parameters that choose members.
+pub(super) fn fields() -> Vec<Parameter> {
+    vec![
+        Parameter("fields", text(), "Names of members, separated by commas: the answer has these only."),
+        Parameter("include_fields", json!({"type": "boolean"}), "Whether it has these; false: all others."),
+    ]
+}
+
+/// The schema of any text.
+pub(super) fn text() -> Value {
+    json!({"type": "string"})
+}
+
+fn entries() -> Value {
+    json!({"type": "integer", "minimum": 1, "maximum": 100})
+}
+
+/// The same schema for answers to whoever chooses members.
+pub(super) fn some_of(schema: Schema) -> Schema {
+    let name = format!("SomeOf{}", schema.name);
+    schema.named(name).partial()
+}
