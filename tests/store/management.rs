@@ -1,7 +1,10 @@
 //! The Management API over HTTP.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use crate::support::http1;
 use crate::support::store::{Folder, client_id, public};
 
 const SETTINGS: &str = "/api/v2/tenants/settings";
@@ -200,4 +203,34 @@ fn the_tenant_is_that_of_the_tokens_audience_and_the_edge_must_agree() {
     assert_eq!(owner.get(SETTINGS).status, 200);
     folder.succeed(&["tenant", "update", "other", "--remove-domain", "other.example"]);
     assert_eq!(owner.get(SETTINGS).status, 401);
+}
+
+#[test]
+fn a_connection_outlives_a_request_whose_body_nobody_wants() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let json = &[("content-type", b"application/json".as_slice()), ("authorization", b"Bearer x")];
+    for (method, path, length) in [("PATCH", SETTINGS, 100), ("PATCH", SETTINGS, 100_000), ("POST", SETTINGS, 500_000)]
+    {
+        let mut connection = http1::Connection::open(store.address());
+        let request = http1::request(method, path, json, &vec![b' '; length]);
+        // A body may come after its head.
+        let (head, body) = request.split_at(request.len() - length);
+        connection.send(head);
+        std::thread::sleep(Duration::from_millis(20));
+        connection.send(body);
+        let refused = connection.receive();
+        assert!(matches!(refused.status, 401 | 405), "{}", refused.status);
+        assert_eq!(refused.header("connection"), None);
+        connection.send(&http1::request("GET", "/livez", &[], b""));
+        assert_eq!(connection.receive().status, 200, "{length}");
+    }
+    for (headers, length) in [(&json[..], "9000000"), (&[json[0], ("expect", b"100-continue")], "2")] {
+        let mut headers = headers.to_vec();
+        headers.push(("content-length", length.as_bytes()));
+        let mut connection = http1::Connection::open(store.address());
+        connection.send(&http1::request("PATCH", SETTINGS, &headers, b""));
+        let refused = connection.receive();
+        assert_eq!((refused.status, refused.header("connection")), (401, Some("close")), "{length}");
+    }
 }

@@ -14,6 +14,7 @@ pub mod jwks;
 pub mod management;
 pub mod metrics;
 pub mod server;
+mod unread_body;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -91,6 +92,7 @@ pub fn router(app: App) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(unread_body::discard))
         .layer(middleware::from_fn_with_state(app.clone(), finish))
         .with_state(app)
 }
