@@ -62,7 +62,7 @@ pub async fn show(
     let client = app.database.client(slot, &client_id).await?.ok_or_else(unknown)?;
     let information = information(&app, slot, &client).await?;
     if claims.kind == Kind::Server {
-        app.client_uses.note(slot, client);
+        app.client_uses.note(slot, &client);
     }
     Ok(Json(information))
 }
@@ -93,7 +93,7 @@ pub async fn authenticate(
         let message = "the tenant has no such client, or it has no secret, or another one";
         EdgeError::new(StatusCode::UNAUTHORIZED, "invalid_client", message)
     })?;
-    app.client_uses.note(slot, client);
+    app.client_uses.note(slot, &client);
     Ok(StatusCode::NO_CONTENT)
 }
 
