@@ -3,13 +3,13 @@
 //! | call | meaning |
 //! |---|---|
 //! | `PUT /edge/v1/tenants/{tenant}/clients/{client_id}` | [`RegisterClient`] in, [`RegisteredClient`] out: 201, or 200 if that client is there already. Idempotent |
-//! | `GET /edge/v1/tenants/{tenant}/clients/{client_id}` | [`ClientInformation`] out: what an authorization server needs to know of a client; 404 if the tenant has none such |
-//! | `POST /edge/v1/tenants/{tenant}/clients/{client_id}/authenticate` | `{"client_secret": …}` in, 204 out; 401 `invalid_client` for a client that is unknown, public or has another secret |
+//! | `GET /edge/v1/tenants/{tenant}/clients/{client_id}` | [`ClientInformation`] out: what an authorization server needs to know of a client; 404 `unknown_client` if the tenant has none such |
+//! | `POST /edge/v1/tenants/{tenant}/clients/{client_id}/authenticate` | [`AuthenticateClient`] in, 204 out; 401 `invalid_client` for a client that is unknown, public or has another secret |
 //! | `GET /edge/v1/changes?after=N&instance=ID&signals=a,b` | [`Changes`] of tenants since change `N`; `signals` are those that this edge has a source for, beyond the built-in ones ([`crate::acl::Signal`]) |
 //! | `POST /edge/v1/acl-counts` | [`Report`] in, 204 out: what access rules did, and what was refused, since this worker's last report |
 //!
-//! All need a bearer token of the kind `edge`, save that `authenticate` needs one of the kind `server`, of that tenant; a
-//! client is given to both. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer
+//! `GET` of a client and `authenticate` need a bearer token of the kind `server`, of that tenant; all others need one of the
+//! kind `edge`. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer
 //! without it came from something else on the way, such as Envoy's own 503.
 
 use std::collections::BTreeMap;
@@ -134,6 +134,22 @@ pub struct RegisteredClient {
     pub client_id_issued_at: u64,
 }
 
+/// What a client says to prove who it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthenticateClient {
+    /// Its secret.
+    pub client_secret: String,
+}
+
+impl AuthenticateClient {
+    /// Reads it from a JSON object; a list of its values is none. There is no error: that could quote the secret.
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        let is_object = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+        serde_json::from_slice(body).ok().filter(|_| is_object)
+    }
+}
+
 /// A client as an authorization server sees it: RFC 7591 §3.2.1 without the secret, and what it may do.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ClientInformation {
@@ -181,12 +197,14 @@ pub struct EffectiveGrant {
     pub scope: Vec<String>,
     /// Whose behalf the tokens are on.
     pub subject_type: SubjectType,
+    /// Whether there may be a refresh token: the API allows it, and the client registered `refresh_token`.
+    pub allow_offline_access: bool,
 }
 
 impl From<Permission> for EffectiveGrant {
     fn from(permission: Permission) -> Self {
-        let Permission { audience, scope, subject_type, .. } = permission;
-        Self { audience, scope, subject_type }
+        let Permission { audience, scope, subject_type, allow_offline_access, .. } = permission;
+        Self { audience, scope, subject_type, allow_offline_access }
     }
 }
 

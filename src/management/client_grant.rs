@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{MAX_SCOPES, ResourceServer, is_scope, is_system_api, present, text};
+use super::{MAX_SCOPES, SubjectTypeAuthorization, is_scope, is_system_api, present, text};
 
 /// What a client, or every third-party client without a grant of its own, may ask of an API.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -119,6 +119,50 @@ impl ClientGrant {
     }
 }
 
+/// On whose behalf a client may have tokens at all, by the grant types that it registered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Abilities {
+    /// Whether it has users.
+    pub has_users: bool,
+    /// Whether it may act on its own behalf.
+    pub acts_for_itself: bool,
+    /// Whether it may have refresh tokens.
+    pub refreshes: bool,
+}
+
+impl Abilities {
+    /// Those of a client that may ask for whatever third parties may ask for.
+    pub const OF_THIRD_PARTIES: Self = Self { has_users: true, acts_for_itself: false, refreshes: true };
+
+    fn include(self, subject_type: SubjectType) -> bool {
+        match subject_type {
+            SubjectType::User => self.has_users,
+            SubjectType::Client => self.acts_for_itself,
+        }
+    }
+}
+
+/// A grant, with what matters of its API: that may be large.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GrantOfApi {
+    /// Which kind of grant it is.
+    pub source: PermissionSource,
+    /// See [`ClientGrant::audience`].
+    pub audience: String,
+    /// See [`ClientGrant::subject_type`].
+    pub subject_type: SubjectType,
+    /// See [`ClientGrant::scope`].
+    pub scope: Vec<String>,
+    /// See [`ClientGrant::allow_all_scopes`].
+    pub allow_all_scopes: bool,
+    /// See [`super::ResourceServer::subject_type_authorization`].
+    pub subject_type_authorization: SubjectTypeAuthorization,
+    /// The scopes that the API has.
+    pub scopes_of_api: Vec<String>,
+    /// See [`super::ResourceServer::allow_offline_access`].
+    pub allow_offline_access: bool,
+}
+
 /// What a client may ask of an API at this moment.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
@@ -131,6 +175,9 @@ pub struct Permission {
     pub scope: Vec<String>,
     /// Which kind of grant allows it.
     pub source: PermissionSource,
+    /// Whether there may be a refresh token. The owner sees that at the API and at the client.
+    #[serde(skip)]
+    pub allow_offline_access: bool,
 }
 
 /// Which kind of grant a permission is from.
@@ -144,32 +191,32 @@ pub enum PermissionSource {
     Default,
 }
 
-/// What a third-party client may do, by its own grants and the defaults, each with its API.
+/// What a third-party client with these abilities may do, by its own grants and the defaults.
 ///
 /// For one API and subject type the client's own grant wins, even if it allows less. A grant allows nothing where the
-/// API is a system API or its policy denies all, and if the API has none of the scopes that it names.
-pub fn effective_permissions(grants: Vec<(ClientGrant, ResourceServer)>) -> Vec<Permission> {
-    let is_own = |grant: &ClientGrant| matches!(grant.whose, Whose::Client(_));
-    let own = grants.iter().filter(|(grant, _)| is_own(grant));
-    let own: HashSet<_> = own.map(|(grant, _)| (grant.audience.clone(), grant.subject_type)).collect();
-    let permission = |(grant, api): (ClientGrant, ResourceServer)| {
-        let is_own = is_own(&grant);
-        let ClientGrant { audience, scope, subject_type, allow_all_scopes, .. } = grant;
-        if is_system_api(&audience) || !api.subject_type_authorization.allows_grants(subject_type) {
+/// client has not the subject type, where the API is a system API or its policy denies all, and if the API has none of the
+/// scopes that it names.
+pub fn effective_permissions(client: Abilities, grants: Vec<GrantOfApi>) -> Vec<Permission> {
+    let own = grants.iter().filter(|grant| grant.source == PermissionSource::ClientGrant);
+    let own: HashSet<_> = own.map(|grant| (grant.audience.clone(), grant.subject_type)).collect();
+    let permission = |grant: GrantOfApi| {
+        let GrantOfApi { source, audience, subject_type, scope, allow_all_scopes, scopes_of_api, .. } = grant;
+        let is_denied = !grant.subject_type_authorization.allows_grants(subject_type);
+        if !client.include(subject_type) || is_denied || is_system_api(&audience) {
             return None;
         }
-        let of_api = api.scopes.into_iter().map(|scope| scope.value);
+        let wins = source == PermissionSource::ClientGrant || !own.contains(&(audience.clone(), subject_type));
         let scope: Vec<String> = if allow_all_scopes {
-            of_api.collect()
+            scopes_of_api
         } else {
-            let of_api: HashSet<String> = of_api.collect();
+            let of_api: HashSet<String> = scopes_of_api.into_iter().collect();
             scope.into_iter().filter(|scope| of_api.contains(scope)).collect()
         };
-        let source = if is_own { PermissionSource::ClientGrant } else { PermissionSource::Default };
-        let wins = is_own || !own.contains(&(audience.clone(), subject_type));
         // All scopes of an API that has none yet are an access all the same.
         let allows = allow_all_scopes || !scope.is_empty();
-        (wins && allows).then_some(Permission { audience, subject_type, scope, source })
+        // Where there is no user, nobody is away.
+        let allow_offline_access = grant.allow_offline_access && client.refreshes && subject_type == SubjectType::User;
+        (wins && allows).then_some(Permission { audience, subject_type, scope, source, allow_offline_access })
     };
     grants.into_iter().filter_map(permission).collect()
 }
@@ -237,6 +284,7 @@ fn some_flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::management::ResourceServer;
     use serde_json::{Value, json};
 
     fn grant(value: Value) -> Result<ClientGrant, String> {
@@ -277,16 +325,36 @@ mod tests {
         }
     }
 
-    /// The permissions by these grants, at APIs `a` with the scopes `r` and `w`, `b` without scopes, and `APIS`.
+    /// The permissions by these grants, at APIs `a` with the scopes `r` and `w`, `b` without scopes, and `apis`, of a
+    /// client that may do everything.
     fn permissions(grants: &[Value], apis: &[Value]) -> Value {
+        let everything = Abilities { has_users: true, acts_for_itself: true, refreshes: true };
+        serde_json::to_value(effective_permissions(everything, with_apis(grants, apis))).unwrap()
+    }
+
+    fn with_apis(grants: &[Value], apis: &[Value]) -> Vec<GrantOfApi> {
         let mut all = vec![json!({"identifier": "a", "scopes": [{"value": "r"}, {"value": "w"}]})];
         all.splice(0..0, apis.iter().cloned());
         all.push(json!({"identifier": "b"}));
         let with_api = |value: &Value| {
             let api = all.iter().find(|api| api["identifier"] == value["audience"]).unwrap();
-            (grant(value.clone()).unwrap(), serde_json::from_value(api.clone()).unwrap())
+            let ClientGrant { whose, audience, scope, subject_type, allow_all_scopes } = grant(value.clone()).unwrap();
+            let api: ResourceServer = serde_json::from_value(api.clone()).unwrap();
+            GrantOfApi {
+                source: match whose {
+                    Whose::Client(_) => PermissionSource::ClientGrant,
+                    Whose::ThirdPartyClients => PermissionSource::Default,
+                },
+                audience,
+                subject_type,
+                scope,
+                allow_all_scopes,
+                subject_type_authorization: api.subject_type_authorization,
+                scopes_of_api: api.scopes.into_iter().map(|scope| scope.value).collect(),
+                allow_offline_access: api.allow_offline_access,
+            }
         };
-        serde_json::to_value(effective_permissions(grants.iter().map(with_api).collect())).unwrap()
+        grants.iter().map(with_api).collect()
     }
 
     fn default(audience: &str, scope: Value) -> Value {
@@ -352,6 +420,26 @@ mod tests {
             let allowed = permissions(&grants, &[api]);
             let types: Value = allowed.as_array().unwrap().iter().map(|one| one["subject_type"].clone()).collect();
             assert_eq!(types, left, "{user} {client}");
+        }
+    }
+
+    #[test]
+    fn a_grant_allows_only_what_the_client_can_do() {
+        let api = json!({"identifier": "o", "scopes": [{"value": "r"}], "allow_offline_access": true});
+        let grants = [default("a", json!(["r"])), own("o", "user", json!(["r"])), own("o", "client", json!(["r"]))];
+        for (has_users, acts_for_itself, refreshes, expected) in [
+            (true, false, false, &[("a", SubjectType::User, false), ("o", SubjectType::User, false)][..]),
+            (true, false, true, &[("a", SubjectType::User, false), ("o", SubjectType::User, true)]),
+            (false, true, true, &[("o", SubjectType::Client, false)]),
+            (false, false, false, &[]),
+        ] {
+            let abilities = Abilities { has_users, acts_for_itself, refreshes };
+            let permissions = effective_permissions(abilities, with_apis(&grants, std::slice::from_ref(&api)));
+            let seen: Vec<_> = permissions
+                .iter()
+                .map(|one| (one.audience.as_str(), one.subject_type, one.allow_offline_access))
+                .collect();
+            assert_eq!(seen, expected, "{abilities:?}");
         }
     }
 

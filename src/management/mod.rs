@@ -9,13 +9,14 @@ mod redirection_policy;
 mod resource_server;
 
 pub use client_grant::{
-    ClientGrant, ClientGrantPatch, Permission, PermissionSource, SubjectType, Whose, effective_permissions,
+    Abilities, ClientGrant, ClientGrantPatch, GrantOfApi, Permission, PermissionSource, SubjectType, Whose,
+    effective_permissions,
 };
 pub use connection::{Connection, ConnectionPatch};
 pub use redirection_policy::RedirectionPolicy;
 pub use resource_server::{
     ClientAuthorization, ClientPolicy, ResourceServer, ResourceServerPatch, Scope, SubjectTypeAuthorization,
-    UserAuthorization, UserPolicy, is_system_api,
+    UserAuthorization, UserPolicy, is_system_api, management_domain,
 };
 
 use serde::{Deserialize, Deserializer};

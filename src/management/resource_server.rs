@@ -105,10 +105,15 @@ impl SubjectTypeAuthorization {
     }
 }
 
-/// Whether an identifier is that of a tenant's Management API: a system API, which is nobody's to grant.
+/// The domain of the tenant whose Management API has this identifier: the audience of its tokens.
+pub fn management_domain(identifier: &str) -> Option<Domain> {
+    identifier.strip_prefix("https://")?.strip_suffix("/api/v2/")?.parse().ok()
+}
+
+/// Whether an identifier is that of a tenant's Management API, however many slashes it ends with: a system API, which is
+/// nobody's to grant.
 pub fn is_system_api(identifier: &str) -> bool {
-    let host = identifier.trim_end_matches('/').strip_prefix("https://").and_then(|rest| rest.strip_suffix("/api/v2"));
-    host.is_some_and(|host| host.parse::<Domain>().is_ok())
+    management_domain(&format!("{}/", identifier.trim_end_matches('/'))).is_some()
 }
 
 /// A change of an API: each member that is there replaces the one that was; `null` takes the name away.

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::management::{RedirectionPolicy, present};
+use crate::management::{Abilities, RedirectionPolicy, present};
 use crate::registration::{self, ClientMetadata};
 use crate::tenant::{DcrEdge, InvalidRedirectUris, SecurityMode};
 
@@ -107,6 +107,19 @@ pub struct ClientData {
     pub app_type: AppType,
     /// What only the owner says.
     pub owner: OwnerData,
+}
+
+impl ClientData {
+    /// What the client can do by its grant types; `None` if they cannot be read.
+    pub fn abilities(&self, is_dynamic: bool) -> Option<Abilities> {
+        let grants = Registered::read(&self.metadata)?.grant_types;
+        let has = |name: &str| grants.iter().any(|grant| grant == name);
+        Some(Abilities {
+            has_users: grants.iter().any(|grant| grant != "client_credentials" && grant != "refresh_token"),
+            acts_for_itself: !is_dynamic && has("client_credentials"),
+            refreshes: has("refresh_token"),
+        })
+    }
 }
 
 /// What only the tenant's owner says of a client.

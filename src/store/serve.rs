@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::acl_counts::{self, AclCounts};
@@ -17,7 +17,7 @@ use super::client_uses::ClientUses;
 use super::clock::Clock;
 use super::db::Database;
 use super::http::metrics::Metrics;
-use super::http::{App, router};
+use super::http::{App, PERMISSION_ANSWERS, router};
 use super::log_upkeep;
 use super::refusals::{self, Refusals};
 use super::stub_authorization_server;
@@ -86,6 +86,7 @@ pub async fn serve(
         writer,
         clock,
         client_uses,
+        permission_answers: Arc::new(Semaphore::new(PERMISSION_ANSWERS)),
         verifier,
         metrics,
         acl_counts: Arc::clone(&acl_counts),

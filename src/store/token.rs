@@ -21,7 +21,7 @@ pub use self::verifier::Verifier;
 use serde::{Deserialize, Serialize};
 
 use super::db;
-use crate::management::is_scope_token;
+use crate::management::{is_scope_token, management_domain};
 use crate::tenant::Domain;
 
 /// Who issues the store's own tokens: their `iss`.
@@ -97,8 +97,8 @@ pub struct Claims {
     pub aud: String,
     /// What it opens.
     pub kind: Kind,
-    /// The slot of the tenant whose Management API or clients it opens. A slot is never used again, so a token does not follow
-    /// a domain to another tenant. An external issuer knows none.
+    /// The slot of the tenant whose Management API or clients it opens. A slot is never used again, so a token does not
+    /// follow a domain to another tenant. An external issuer knows none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
     /// What it allows, separated by spaces.
@@ -169,11 +169,6 @@ impl Claims {
             Ok(())
         }
     }
-}
-
-/// The domain of the tenant whose Management API is the audience `aud`.
-pub fn management_domain(aud: &str) -> Option<Domain> {
-    aud.strip_prefix("https://")?.strip_suffix("/api/v2/")?.parse().ok()
 }
 
 /// Who issued the token as it says itself. Nothing of that is checked: it decides who checks it, and what an error says.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dcr_edge::acl::NetworkAcl;
+use dcr_edge::management::Permission;
 use dcr_edge::registration::ErrorCode;
 use dcr_edge::store::admission::{NewClient, Refusal};
 use dcr_edge::store::client::{AppType, ClientData, OwnerData};
@@ -10,8 +11,8 @@ use dcr_edge::store::client_upkeep;
 use dcr_edge::store::clock::{BootId, Now, Steady};
 use dcr_edge::store::db::{
     Arrival, Database, DocumentKind, DocumentQuery, Error, IfMissing, LogOrder, LogQuery, MadeClient, NewAcl,
-    Registered, StoredAcl, StoredClient, StoredKey, acl_id, permissions_of, update_client, update_known_tenant,
-    update_network_acl, update_tenant,
+    Registered, StoredAcl, StoredClient, StoredKey, acl_id, default_permissions, permitted_client, update_client,
+    update_known_tenant, update_network_acl, update_tenant,
 };
 use dcr_edge::tenant::{Name, SecurityMode, Snapshot, Tenant};
 use serde_json::{Value, json};
@@ -88,6 +89,9 @@ rules! {
     two_changes_to_one_client_at_the_same_time_both_count
     a_client_of_another_tenant_is_out_of_reach
     a_clients_permissions_are_by_its_own_grants_and_its_tenants_defaults
+    what_a_clients_permissions_say_of_an_api_is_what_the_api_says
+    grants_for_one_client_and_by_default_have_an_end
+    only_the_uses_of_the_clients_that_are_named_are_noted_and_they_are_no_change
     no_registration_is_folded_into_a_client_that_the_owner_made_or_changed
     a_deleted_tenant_has_no_clients_and_gets_none
     a_full_quota_lets_the_oldest_unused_clients_give_way_and_no_more_than_needed
@@ -1065,15 +1069,111 @@ async fn a_clients_permissions_are_by_its_own_grants_and_its_tenants_defaults(da
         }
     }
     let permissions = async |slot, number| {
-        let permissions = permissions_of(&*database, slot, &client_id(number)).await.unwrap();
-        permissions.iter().map(|one| format!("{}: {}", one.audience, one.scope.join(" "))).collect::<Vec<_>>()
+        let permitted = permitted_client(&*database, slot, &client_id(number)).await.unwrap()?;
+        let permission = |one: &Permission| format!("{}: {}", one.audience, one.scope.join(" "));
+        Some((permitted.has_own_grants, permitted.permissions.iter().map(permission).collect::<Vec<_>>()))
     };
-    assert_eq!(permissions(1, 11).await, ["y: a", "x: own"]);
-    assert_eq!(permissions(1, 12).await, ["x: a", "y: a"]);
-    assert_eq!(permissions(2, 21).await, ["y: b", "x: own"]);
-    // Nothing that another tenant granted.
-    assert_eq!(permissions(2, 11).await, ["x: b", "y: b"]);
+    let are =
+        |has_own_grants: bool, permissions: [&str; 2]| Some((has_own_grants, permissions.map(str::to_owned).to_vec()));
+    assert_eq!(permissions(1, 11).await, are(true, ["y: a", "x: own"]));
+    assert_eq!(permissions(1, 12).await, are(false, ["x: a", "y: a"]));
+    assert_eq!(permissions(2, 21).await, are(true, ["y: b", "x: own"]));
+    // Neither another tenant's client nor one that is gone has the defaults.
+    assert_eq!(permissions(2, 11).await, None);
+    database.delete_client(1, &client_id(12)).await.unwrap();
+    assert_eq!(permissions(1, 12).await, None);
+    let defaults = default_permissions(&*database, 2).await.unwrap();
+    assert_eq!(
+        defaults.iter().map(|one| (&*one.audience, one.scope.join(" "))).collect::<Vec<_>>(),
+        [("x", "b".to_owned()), ("y", "b".to_owned())]
+    );
     assert_eq!(database.domain_connections(2).await.unwrap(), ["users-b", "guests-b"]);
+}
+
+async fn what_a_clients_permissions_say_of_an_api_is_what_the_api_says(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let mut registration = public();
+    registration["metadata"]["grant_types"] = json!(["authorization_code", "refresh_token"]);
+    register_one(&*database, new_client("a", 1, &registration), NOW).await.unwrap();
+    let policies = |user: &str| json!({"user": {"policy": user}, "client": {"policy": "require_client_grant"}});
+    for (identifier, user, offline) in [("x", "allow_all", true), ("y", "deny_all", true), ("z", "allow_all", false)] {
+        let api = json!({"identifier": identifier, "name": "n", "scopes": [{"value": "r", "description": "d"}],
+            "allow_offline_access": offline, "subject_type_authorization": policies(user)});
+        let kind = DocumentKind::ResourceServer;
+        database.create_document(1, kind, &format!("rs_{identifier}"), &api.to_string(), NOW).await.unwrap().unwrap();
+        let grant = json!({"default_for": "third_party_clients", "audience": identifier, "scope": [],
+            "subject_type": "user", "allow_all_scopes": true});
+        let kind = DocumentKind::ClientGrant;
+        database
+            .create_document(1, kind, &format!("cgr_{identifier}"), &grant.to_string(), NOW)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    let permitted = permitted_client(&*database, 1, &client_id(1)).await.unwrap().unwrap();
+    let seen: Vec<_> = permitted
+        .permissions
+        .iter()
+        .map(|one| (one.audience.as_str(), one.scope.join(" "), one.allow_offline_access))
+        .collect();
+    assert_eq!(seen, [("x", "r".to_owned(), true), ("z", "r".to_owned(), false)]);
+}
+
+async fn grants_for_one_client_and_by_default_have_an_end(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    for number in [1, 2] {
+        register_one(&*database, new_client("a", number, &public()), NOW).await.unwrap();
+    }
+    let add = async |kind: DocumentKind, data: Value| {
+        database.create_document(1, kind, &kind.new_id().unwrap(), &data.to_string(), NOW).await.map(drop)
+    };
+    let of_client = |number: usize, api: usize| json!({"client_id": client_id(number), "audience": api.to_string(), "scope": [], "subject_type": "user"});
+    let default = |api: usize| json!({"default_for": "third_party_clients", "audience": api.to_string(), "scope": [], "subject_type": "user"});
+    for api in 0..=100 {
+        add(DocumentKind::ResourceServer, json!({"identifier": api.to_string()})).await.unwrap();
+    }
+    for api in 0..100 {
+        add(DocumentKind::ClientGrant, of_client(1, api)).await.unwrap();
+        add(DocumentKind::ClientGrant, default(api)).await.unwrap();
+    }
+    let refused = async |data: Value| add(DocumentKind::ClientGrant, data).await.unwrap_err().to_string();
+    assert_eq!(refused(of_client(1, 100)).await, "client grants of one client are 100 at most; delete one first");
+    assert_eq!(refused(default(100)).await, "default client grants of a tenant are 100 at most; delete one first");
+    add(DocumentKind::ClientGrant, of_client(2, 100)).await.unwrap();
+    let (_, grants) = database.client_with_grants(1, &client_id(1)).await.unwrap().unwrap();
+    assert_eq!(grants.len(), 200);
+}
+
+async fn only_the_uses_of_the_clients_that_are_named_are_noted_and_they_are_no_change(database: Arc<dyn Database>) {
+    for (slot, letter) in [(1, "a"), (2, "b")] {
+        database.create_tenant(&tenant(letter, json!({}))).await.unwrap();
+        for number in [1, 2] {
+            register_one(&*database, new_client(letter, slot * 10 + number, &public()), NOW).await.unwrap();
+        }
+    }
+    let ids = [11, 12, 21, 22].map(client_id);
+    let read = async || {
+        let mut clients = Vec::new();
+        for (slot, id) in [1, 1, 2, 2].into_iter().zip(&ids) {
+            clients.push(database.client(slot, id).await.unwrap().unwrap());
+        }
+        clients
+    };
+    let before = read().await;
+    let [first, second, third, fourth] = ids.clone();
+    // Twice the same, another tenant's slot, an id and a slot that nobody has.
+    let uses =
+        [(1, first.clone()), (1, first), (2, second), (2, third), (1, fourth), (1, client_id(1)), (9, client_id(1))];
+    database.note_client_uses(&uses, (NOW + 7) * 1_000).await.unwrap();
+    let noted = |client: &StoredClient, last_used_at| StoredClient { last_used_at, ..client.clone() };
+    let at = [Some(NOW + 7), None, Some(NOW + 7), None];
+    let expected: Vec<_> = before.iter().zip(at).map(|(client, at)| noted(client, at)).collect();
+    assert_eq!(read().await, expected);
+    database.note_client_uses(&[], NOW * 1_000).await.unwrap();
+    assert_eq!(read().await, expected);
+    assert!(database.delete_tenant(&name("a")).await.unwrap().is_some());
+    database.note_client_uses(&uses, (NOW + 8) * 1_000).await.unwrap();
+    assert_eq!(database.client(2, &ids[2]).await.unwrap().unwrap().last_used_at, Some(NOW + 8));
 }
 
 async fn no_registration_is_folded_into_a_client_that_the_owner_made_or_changed(database: Arc<dyn Database>) {
@@ -1286,6 +1386,13 @@ async fn a_registration_without_a_default_grant_is_logged_with_a_warning(databas
     grant(&*database, 1, "cgr_1", ("client_id", &client_id(1)), json!(["read"])).await;
     grant(&*database, 1, "cgr_none", ("default_for", "third_party_clients"), json!([])).await;
     register_one(&*database, new_client("a", 3, &public()), NOW).await.unwrap();
+    // Neither does one for an API that denies all.
+    let api = DocumentKind::ResourceServer;
+    let stored = database.document(2, api, "urn:api").await.unwrap().unwrap();
+    let denies = json!({"identifier": "urn:api", "scopes": [{"value": "read"}],
+        "subject_type_authorization": {"user": {"policy": "deny_all"}}});
+    database.replace_document(2, api, &stored, &denies.to_string(), NOW).await.unwrap().unwrap();
+    register_one(&*database, new_client("b", 4, &public()), NOW).await.unwrap();
     let warnings = async |slot| {
         let query = LogQuery { filter: None, order: LogOrder::OldestFirst(0), limit: 9 };
         let events = database.log_events(slot, &query).await.unwrap();
@@ -1293,8 +1400,8 @@ async fn a_registration_without_a_default_grant_is_logged_with_a_warning(databas
         details.map(|details| details.get("warning").cloned()).collect::<Vec<_>>()
     };
     let warning = Some(json!("no default client grant: the client can reach no API"));
-    assert_eq!(warnings(1).await, [warning.clone(), warning]);
-    assert_eq!(warnings(2).await, [None]);
+    assert_eq!(warnings(1).await, [warning.clone(), warning.clone()]);
+    assert_eq!(warnings(2).await, [None, warning]);
 }
 
 type Counts = Vec<(i64, i64, String, i64)>;

@@ -102,10 +102,17 @@ fn the_warning_names_what_third_parties_still_lack() {
     assert_eq!(says(&warning()), (true, false));
     let path = format!("/api/v2/client-grants/{}", created.json()["id"].as_str().unwrap());
     assert_eq!(owner.send("PATCH", &path, &json!({"allow_all_scopes": true})).status, 200);
+    let policy = |policy: &str| {
+        let patch = json!({"subject_type_authorization": {"user": {"policy": policy}}});
+        assert_eq!(owner.send("PATCH", "/api/v2/resource-servers/a", &patch).status, 200);
+    };
+    policy("deny_all");
+    assert_eq!(says(&warning()), (true, false));
+    policy("require_client_grant");
     assert_eq!(says(&warning()), (false, false));
     let events = owner.get("/api/v2/logs?q=description:settings").json();
     let texts: Vec<_> = events.as_array().unwrap().iter().map(|event| &event["details"]["warning"]).collect();
-    assert_eq!((texts.len(), texts[0].as_str()), (5, Some("Anyone may create applications now.")));
+    assert_eq!((texts.len(), texts[0].as_str()), (6, Some("Anyone may create applications now.")));
 }
 
 #[test]

@@ -89,29 +89,40 @@ fn a_server_is_told_a_client_and_what_it_may_do() {
     let patch = json!({"redirection_policy": "allow_always", "client_metadata": {"contract": "7"}, "name": "Known"});
     assert_eq!(owner.send("PATCH", &format!("/api/v2/clients/{id}"), &patch).status, 200);
     expected["policy"]["grants"] = json!([
-        {"audience": "a", "subject_type": "user", "scope": ["read"]},
-        {"audience": "b", "subject_type": "user", "scope": ["read", "write"]}
+        {"audience": "a", "subject_type": "user", "scope": ["read"], "allow_offline_access": false},
+        {"audience": "b", "subject_type": "user", "scope": ["read", "write"], "allow_offline_access": false}
     ]);
     expected["policy"]["connections"] = json!(["users-default-a", "users-default-b"]);
     expected["policy"]["redirection_policy"] = json!("allow_always");
     expected["client_metadata"] = json!({"contract": "7"});
     expected["client_name"] = json!("Known");
     expected.as_object_mut().unwrap().remove("client_name#de");
-    for reader in [&reader, &store.edge()] {
-        assert_eq!(reader.get(&of("default", &id)).json(), expected);
-    }
+    assert_eq!(reader.get(&of("default", &id)).json(), expected);
+    // A refresh token needs the API's leave and the client's grant type.
+    let offline = json!({"allow_offline_access": true});
+    assert_eq!(owner.send("PATCH", "/api/v2/resource-servers/b", &offline).status, 200);
+    assert_eq!(reader.get(&of("default", &id)).json(), expected);
+    let refreshes = json!({"grant_types": ["authorization_code", "refresh_token"]});
+    assert_eq!(owner.send("PATCH", &format!("/api/v2/clients/{id}"), &refreshes).status, 200);
+    expected["grant_types"] = refreshes["grant_types"].clone();
+    expected["policy"]["grants"][1]["allow_offline_access"] = json!(true);
+    assert_eq!(reader.get(&of("default", &id)).json(), expected);
     // An API's later scopes and policies count at once.
     let later = json!({"scopes": [{"value": "more"}]});
     assert_eq!(owner.send("PATCH", "/api/v2/resource-servers/b", &later).status, 200);
     let denied = json!({"subject_type_authorization": {"user": {"policy": "deny_all"}}});
     assert_eq!(owner.send("PATCH", "/api/v2/resource-servers/a", &denied).status, 200);
     let grants = reader.get(&of("default", &id)).json()["policy"]["grants"].clone();
-    assert_eq!(grants, json!([{"audience": "b", "subject_type": "user", "scope": ["more"]}]));
+    let b = json!([{"audience": "b", "subject_type": "user", "scope": ["more"], "allow_offline_access": true}]);
+    assert_eq!(grants, b);
 
     for unknown in ["x", &client_id(2), "%20"] {
         let answer = reader.get(&of("default", unknown));
-        assert_eq!((answer.status, &answer.json()["error"]), (404, &json!("not_found")), "{unknown}");
+        assert_eq!((answer.status, &answer.json()["error"]), (404, &json!("unknown_client")), "{unknown}");
     }
+    // That alone means that the client is gone.
+    let elsewhere = reader.get(&format!("{}/x", of("default", &id)));
+    assert_eq!((elsewhere.status, &elsewhere.json()["error"]), (404, &json!("not_found")));
     assert_eq!(owner.call("DELETE", &format!("/api/v2/clients/{id}"), &[], None).status, 204);
     assert_eq!(reader.get(&of("default", &id)).status, 404);
 }
@@ -140,7 +151,7 @@ fn a_client_is_authenticated_by_its_secret_alone() {
     ] {
         let answer = authenticate(&reader, "default", &id, secret);
         assert_eq!((answer.status, answer.header("cache-control")), (401, "no-store"), "{id} {secret}");
-        assert_eq!(answer.json()["error"], "invalid_client");
+        assert_eq!((&answer.json()["error"], answer.header("www-authenticate")), (&json!("invalid_client"), ""));
         answers.insert(answer.text);
     }
     assert_eq!(answers.len(), 1, "{answers:?}");
@@ -151,6 +162,7 @@ fn a_client_is_authenticated_by_its_secret_alone() {
         "null",
         "{}",
         "[]",
+        "[\"hidden\"]",
         "\"hidden\"",
         r#"{"client_secret": 1}"#,
         r#"{"client_secret": null}"#,
@@ -197,15 +209,16 @@ fn a_servers_token_opens_the_clients_of_its_tenant_and_nothing_else() {
     refused(reader.call("POST", "/edge/v1/acl-counts", &[], Some("{\"counts\": []}")));
     // Another tenant's is refused like one that is not there.
     let theirs = refused(other.get(&path));
-    assert_eq!(refused(other.get(&of("nobody", &id))), theirs);
+    for nobody in ["nobody", "No%20name", "-"] {
+        assert_eq!(refused(other.get(&of(nobody, &id))), theirs);
+    }
+    assert!(theirs["error_description"].as_str().unwrap().ends_with("dcr-store token --kind server --tenant NAME`"));
     assert_eq!(refused(authenticate(&other, "default", &id, SECRET)), theirs);
-    for (caller, reads) in [(&store.anyone(), false), (&store.owner("default"), false), (&edge, true)] {
-        if !reads {
-            refused(caller.get(&path));
-        }
+    // The filter reads no client.
+    for caller in [&store.anyone(), &store.owner("default"), &edge] {
+        refused(caller.get(&path));
         refused(authenticate(caller, "default", &id, SECRET));
     }
-    assert_eq!(edge.get(&of("nobody", &id)).status, 404);
     assert_eq!(reader.call("DELETE", &path, &[], None).status, 405);
     assert_eq!(reader.get(&format!("{path}/authenticate")).status, 405);
     folder.succeed(&["tenant", "delete", "default"]);
@@ -223,7 +236,7 @@ fn what_a_server_asks_for_is_noted_and_no_answer_waits_for_that() {
     for id in &ids {
         store.edge().put_client("default", id, &with_secret());
     }
-    assert_eq!(store.edge().get(&of("default", &ids[0])).status, 200);
+    assert_eq!(store.edge().get(&of("default", &ids[0])).status, 401);
     assert_eq!(authenticate(&reader, "default", &ids[1], "wrong").status, 401);
     folder.with_tables(async |pool| {
         let writing = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
@@ -257,7 +270,67 @@ fn the_use_of_a_client_is_noted_once_an_hour_at_most() {
         });
         assert_eq!(reader.get(&of("default", id)).status, 200);
     }
-    // Uses are noted in the order in which they came.
+    // That of the other would be noted with it.
     eventually("the second use is noted", || last_used_at(&folder, &due).filter(|last| *last > before));
     assert_eq!(last_used_at(&folder, &recent), Some(recently));
+}
+
+#[test]
+fn a_server_is_told_grants_and_connections_that_the_client_can_use_only() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let (owner, reader) = (store.owner("default"), server(&folder, &store, "default"));
+    create(&owner, "/api/v2/resource-servers", &json!({"identifier": "a", "scopes": [{"value": "r"}]}));
+    create(&owner, "/api/v2/connections", &json!({"name": "users", "strategy": "auth0", "is_domain_connection": true}));
+    let default =
+        json!({"default_for": "third_party_clients", "audience": "a", "subject_type": "user", "scope": ["r"]});
+    create(&owner, "/api/v2/client-grants", &default);
+    store.edge().put_client("default", &client_id(1), &with_secret());
+    let make = |grants: Value, callbacks: Value| {
+        let client = json!({"name": "Made", "grant_types": grants, "callbacks": callbacks});
+        owner.send("POST", "/api/v2/clients", &client).json()["client_id"].as_str().unwrap().to_owned()
+    };
+    let machine = make(json!(["client_credentials"]), json!([]));
+    let both = make(json!(["authorization_code", "client_credentials"]), json!(["https://app.example/cb"]));
+    for (id, subject_types, connections) in [
+        (&client_id(1), &["user"][..], json!(["users"])),
+        (&machine, &["client"], json!([])),
+        (&both, &["user", "client"], json!(["users"])),
+    ] {
+        let own = json!({"client_id": id, "audience": "a", "subject_type": "client", "scope": ["r"]});
+        create(&owner, "/api/v2/client-grants", &own);
+        let policy = reader.get(&of("default", id)).json()["policy"].clone();
+        let told: Vec<_> =
+            policy["grants"].as_array().unwrap().iter().map(|one| one["subject_type"].as_str().unwrap()).collect();
+        assert_eq!((&*told, &policy["connections"]), (subject_types, &connections), "{id}");
+        let shown = owner.get(&format!("/api/v2/clients/{id}")).json();
+        assert_eq!(shown["effective_permissions"].as_array().unwrap().len(), subject_types.len());
+    }
+}
+
+#[test]
+fn uses_that_could_not_be_noted_are_noted_later_and_each_client_waits_once() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let reader = server(&folder, &store, "default");
+    let ids: Vec<_> = (1..=3).map(client_id).collect();
+    for id in &ids {
+        store.edge().put_client("default", id, &public());
+    }
+    let run = |statement: &'static str| {
+        folder.with_tables(async |pool| _ = sqlx::query(statement).execute(pool).await.unwrap());
+    };
+    run("CREATE TRIGGER fails BEFORE UPDATE OF last_used_at ON clients BEGIN SELECT RAISE(ABORT, 'no'); END");
+    for id in &ids {
+        assert_eq!(reader.get(&of("default", id)).status, 200);
+    }
+    eventually("a failure is said", || {
+        store.process.log().contains("the uses of clients cannot be noted yet").then_some(())
+    });
+    assert_eq!([0, 1, 2].map(|index| last_used_at(&folder, &ids[index])), [None; 3]);
+    run("DROP TRIGGER fails");
+    for id in &ids {
+        eventually("a use is noted", || last_used_at(&folder, id));
+    }
+    assert_eq!(store.process.log().matches("the uses of clients cannot be noted yet").count(), 1);
 }

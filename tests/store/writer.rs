@@ -10,14 +10,14 @@ use dcr_edge::store::client_uses::ClientUses;
 use dcr_edge::store::clock::Clock;
 use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::http::metrics::Metrics;
-use dcr_edge::store::http::{App, router};
+use dcr_edge::store::http::{App, PERMISSION_ANSWERS, router};
 use dcr_edge::store::refusals::Refusals;
 use dcr_edge::store::token::{Claims, Keys, Verifier};
 use dcr_edge::store::unix_now;
 use dcr_edge::store::writer::{NotRegistered, Writer};
 use serde_json::value::to_raw_value;
 use sqlx::SqlitePool;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::support::process::PATIENCE;
@@ -40,6 +40,7 @@ fn app(database: &Arc<dyn Database>, writer: &Writer, metrics: &Arc<Metrics>, st
         clock: Clock::of_this_machine().unwrap(),
         client_uses: ClientUses::start(Arc::clone(database)).0,
         verifier: Arc::new(Verifier::new(Keys::from_seeds(&[[7; 32]]).unwrap(), Arc::clone(database), None)),
+        permission_answers: Arc::new(Semaphore::new(PERMISSION_ANSWERS)),
         metrics: Arc::clone(metrics),
         acl_counts: Arc::new(AclCounts::new(Arc::clone(metrics))),
         refusals: Arc::new(Refusals::new(Arc::clone(metrics))),

@@ -24,7 +24,7 @@ pub use log_filter::{LogField, LogFilter};
 pub use network_acl::{
     ACLS_SUMMARY, AclPage, AclTotal, ChangedAcl, NetworkAcls, NewAcl, StoredAcl, acl_id, is_acl_id, update_network_acl,
 };
-pub use permission::{Permissions, permissions_of};
+pub use permission::{Permissions, PermittedClient, default_permissions, permitted_client};
 pub use signing_key::{Rotation, SIGNING_KEYS, SigningKeys, StoredKey};
 pub use sqlite::Sqlite;
 
@@ -175,6 +175,12 @@ pub enum Error {
     /// The tenant has as many as it may have.
     #[error("{noun}s of a tenant are {1} at most", noun = .0.noun())]
     TooManyDocuments(DocumentKind, u32),
+    /// A client has as many grants of its own as it may have.
+    #[error("client grants of one client are {0} at most; delete one first")]
+    TooManyGrantsOfClient(u32),
+    /// The tenant has as many default grants as it may have.
+    #[error("default client grants of a tenant are {0} at most; delete one first")]
+    TooManyDefaultGrants(u32),
     /// There is no database, and the caller wants none made.
     #[error(
         "there is no database at {0}; look at --database-url and DATABASE_URL, or make one with `dcr-store tenant create`"

@@ -2,21 +2,60 @@
 
 use async_trait::async_trait;
 
-use super::{Database, Error};
-use crate::management::{ClientGrant, Permission, ResourceServer, effective_permissions};
+use super::{Database, Error, StoredClient};
+use crate::management::{Abilities, GrantOfApi, Permission, PermissionSource, effective_permissions};
 
-/// What a tenant's third-party clients may do. A tenant is named by its slot.
+/// Most default grants of a tenant, and most grants of one client: whoever asks for a client is told them all.
+pub(super) const MOST_GRANTS: u32 = 100;
+
+/// What a tenant's third-party clients may do. A tenant is named by its slot. No call keeps another room's readers waiting.
 #[async_trait]
 pub trait Permissions {
-    /// The grants that may concern a client, its own and the defaults for third parties, each with its API, in the order
-    /// of creation.
-    async fn grants_of(&self, tenant: u32, client_id: &str) -> Result<Vec<(ClientGrant, ResourceServer)>, Error>;
+    /// A client with the grants that may concern it, its own and the defaults for third parties, in the order of creation;
+    /// all of one moment.
+    async fn client_with_grants(
+        &self,
+        tenant: u32,
+        client_id: &str,
+    ) -> Result<Option<(StoredClient, Vec<GrantOfApi>)>, Error>;
+
+    /// The default grants for third parties, in the order of creation.
+    async fn default_grants(&self, tenant: u32) -> Result<Vec<GrantOfApi>, Error>;
 
     /// The names of the connections that third parties may use, in the order of creation.
     async fn domain_connections(&self, tenant: u32) -> Result<Vec<String>, Error>;
 }
 
-/// What a client may ask of the tenant's APIs at this moment.
-pub async fn permissions_of(database: &dyn Database, tenant: u32, client_id: &str) -> Result<Vec<Permission>, Error> {
-    Ok(effective_permissions(database.grants_of(tenant, client_id).await?))
+/// A client with what it may do at this moment.
+#[derive(Clone, Debug)]
+pub struct PermittedClient {
+    /// The client.
+    pub client: StoredClient,
+    /// What it can do.
+    pub abilities: Abilities,
+    /// What it may ask of the tenant's APIs.
+    pub permissions: Vec<Permission>,
+    /// Whether it has grants of its own, whatever they allow.
+    pub has_own_grants: bool,
+}
+
+/// The tenant's client with this id and what it may ask of the tenant's APIs.
+pub async fn permitted_client(
+    database: &dyn Database,
+    tenant: u32,
+    client_id: &str,
+) -> Result<Option<PermittedClient>, Error> {
+    let Some((client, grants)) = database.client_with_grants(tenant, client_id).await? else { return Ok(None) };
+    let abilities = client
+        .data
+        .abilities(client.is_dynamic)
+        .ok_or_else(|| Error::Failed(format!("the client {client_id} cannot be read")))?;
+    let has_own_grants = grants.iter().any(|grant| grant.source == PermissionSource::ClientGrant);
+    let permissions = effective_permissions(abilities, grants);
+    Ok(Some(PermittedClient { client, abilities, permissions, has_own_grants }))
+}
+
+/// What a client without grants of its own may ask of the tenant's APIs.
+pub async fn default_permissions(database: &dyn Database, tenant: u32) -> Result<Vec<Permission>, Error> {
+    Ok(effective_permissions(Abilities::OF_THIRD_PARTIES, database.default_grants(tenant).await?))
 }

@@ -49,6 +49,9 @@ const READERS: u32 = 4;
 /// Connections that search logs at the same time.
 const SEARCHERS: u32 = 2;
 
+/// Connections that read clients' permissions at the same time.
+const PERMISSION_READERS: u32 = 2;
+
 /// Rows of a deleted tenant that are deleted in one transaction.
 const DELETED_ROWS: u32 = 2_000;
 
@@ -62,6 +65,8 @@ pub struct Sqlite {
     readers: SqlitePool,
     /// For searches in logs, which may take long: what else is read must not wait for them.
     searchers: SqlitePool,
+    /// For what clients may do, which may be much: the change feed must not wait for it.
+    permission_readers: SqlitePool,
     writer: SqlitePool,
     known: Mutex<KnownTenants>,
 }
@@ -108,7 +113,8 @@ impl Sqlite {
         }
         let readers = pool(READERS).await.map_err(|error| refuse(describe(&error)))?;
         let searchers = pool(SEARCHERS).await.map_err(|error| refuse(describe(&error)))?;
-        Ok(Self { path: path.to_owned(), readers, searchers, writer, known: Mutex::default() })
+        let permission_readers = pool(PERMISSION_READERS).await.map_err(|error| refuse(describe(&error)))?;
+        Ok(Self { path: path.to_owned(), readers, searchers, permission_readers, writer, known: Mutex::default() })
     }
 }
 
@@ -396,6 +402,7 @@ impl Database for Sqlite {
     async fn close(&self) {
         self.readers.close().await;
         self.searchers.close().await;
+        self.permission_readers.close().await;
         self.writer.close().await;
     }
 }

@@ -33,7 +33,8 @@ impl FromRequestParts<App> for EdgeToken {
     type Rejection = EdgeError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, EdgeError> {
-        let missing = "send one token of the kind edge in the authorization header";
+        let missing = "send one token of the kind edge in the authorization header; make one with \
+                       `dcr-store token --kind edge`";
         let token = super::bearer(&parts.headers)
             .ok_or_else(|| EdgeError::new(StatusCode::UNAUTHORIZED, "invalid_token", missing))?;
         app.verifier.check(token, Kind::Edge, unix_now()).await?;

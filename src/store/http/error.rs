@@ -76,7 +76,7 @@ impl From<NotRegistered> for EdgeError {
 
 impl From<db::Error> for EdgeError {
     fn from(error: db::Error) -> Self {
-        tracing::error!(%error, "a request of an edge failed");
+        tracing::error!(%error, "a request below /edge/ failed");
         Self::unavailable(UNAVAILABLE)
     }
 }
@@ -100,12 +100,12 @@ impl IntoResponse for EdgeError {
     fn into_response(self) -> Response {
         let (error, error_description) = (self.error.to_owned(), self.description);
         let mut response = match self.next_token_in {
-            None => with_status(self.status, Json(ErrorBody { error, error_description })),
+            None => with_status(self.status, self.error, Json(ErrorBody { error, error_description })),
             Some(nanos) => {
                 let next_token_in_ms = nanos.div_ceil(1_000_000);
                 let retry_after = next_token_in_ms.div_ceil(1_000).max(1);
                 let body = Json(RateLimited { error, error_description, next_token_in_ms });
-                let mut response = with_status(self.status, body);
+                let mut response = with_status(self.status, self.error, body);
                 response.headers_mut().insert(header::RETRY_AFTER, retry_after.into());
                 response
             }
@@ -166,7 +166,9 @@ impl From<db::Error> for ManagementError {
             db::Error::RedirectsToItself(_) => return Self::invalid_body(format!("rule.action.redirect_uri: {error}")),
             db::Error::TooManyAcls(_) => return Self::invalid_body(format!("rule: {error}")),
             db::Error::Duplicate(_) => return Self::new(StatusCode::CONFLICT, "resource_exists", error.to_string()),
-            db::Error::TooManyDocuments(..) => {
+            db::Error::TooManyDocuments(..)
+            | db::Error::TooManyGrantsOfClient(_)
+            | db::Error::TooManyDefaultGrants(_) => {
                 return Self::new(StatusCode::FORBIDDEN, "too_many_entities", error.to_string());
             }
             db::Error::NoSuchScope(_) => return Self::invalid_body(format!("scope: {error}")),
@@ -210,15 +212,17 @@ impl IntoResponse for ManagementError {
             message: self.message,
             error_code: self.code,
         };
-        with_status(self.status, Json(body))
+        with_status(self.status, self.code, Json(body))
     }
 }
 
-/// Adds the headers that a status calls for.
-fn with_status(status: StatusCode, body: impl IntoResponse) -> Response {
+/// Adds the headers that a status and an error's code call for.
+fn with_status(status: StatusCode, code: &str, body: impl IntoResponse) -> Response {
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();
     match status {
+        // The caller's token is good; it is a client's secret that is not.
+        StatusCode::UNAUTHORIZED if code == "invalid_client" => {}
         StatusCode::UNAUTHORIZED => _ = headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
         StatusCode::SERVICE_UNAVAILABLE => _ = headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
         _ => {}

@@ -25,7 +25,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use self::error::{EdgeError, ManagementError};
 use self::metrics::Metrics;
@@ -42,6 +42,9 @@ use crate::edge_api::{CHANGES_PATH, PROTOCOL_HEADER, PROTOCOL_VERSION, REPORT_PA
 /// Longest request body, in bytes.
 const MAX_BODY_BYTES: usize = 256 * 1024;
 
+/// Most answers with a client's permissions that are made at the same time: each may have tens of megabytes.
+pub const PERMISSION_ANSWERS: usize = 2;
+
 /// What every handler may use.
 #[derive(Clone)]
 pub struct App {
@@ -55,6 +58,8 @@ pub struct App {
     pub client_uses: ClientUses,
     /// What checks tokens.
     pub verifier: Arc<Verifier>,
+    /// The turns of answers with a client's permissions, [`PERMISSION_ANSWERS`] of them.
+    pub permission_answers: Arc<Semaphore>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// What access rules did.
@@ -67,6 +72,13 @@ pub struct App {
     pub stopping: watch::Receiver<bool>,
     /// Whether an edge has put everything in force, or nobody wants to know.
     pub in_force: Arc<AtomicBool>,
+}
+
+impl App {
+    /// Waits for the turn to make an answer with a client's permissions; it lasts until what is given is dropped.
+    async fn permission_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.permission_answers.acquire().await.ok()
+    }
 }
 
 /// Every route of the store.

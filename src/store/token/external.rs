@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 
 use super::jwks::{self, Source};
 use super::key_set::KeySet;
-use super::{Claims, Error, ISSUER, Kind, management_domain, unchecked_issuer};
+use super::{Claims, Error, ISSUER, Kind, unchecked_issuer};
+use crate::management::management_domain;
 
 /// Time between two looks for keys that a token asks for.
 const ASKED_PAUSE: Duration = Duration::from_secs(60);

@@ -76,9 +76,7 @@ impl Clients for Sqlite {
     }
 
     async fn client(&self, tenant: u32, client_id: &str) -> Result<Option<StoredClient>, Error> {
-        let row: Option<ClientRow> =
-            sqlx::query_as(FIND).bind(client_id).bind(tenant).fetch_optional(&self.readers).await?;
-        row.map(ClientRow::stored).transpose()
+        find(&mut *self.readers.acquire().await?, tenant, client_id).await
     }
 
     async fn client_secret_sha256(&self, tenant: u32, client_id: &str) -> Result<Option<[u8; 32]>, Error> {
@@ -184,6 +182,16 @@ impl Clients for Sqlite {
     async fn delete_unused_clients(&self, tenant: u32, now: u64) -> Result<u64, Error> {
         self.delete_too_old(tenant, now).await
     }
+}
+
+/// The tenant's client with this id.
+pub(super) async fn find(
+    connection: &mut SqliteConnection,
+    tenant: u32,
+    client_id: &str,
+) -> Result<Option<StoredClient>, Error> {
+    let row: Option<ClientRow> = sqlx::query_as(FIND).bind(client_id).bind(tenant).fetch_optional(connection).await?;
+    row.map(ClientRow::stored).transpose()
 }
 
 const NOTE_USES: &str = "UPDATE clients SET last_used_at = ?1 FROM json_each(?2) AS used \

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 
 use super::{Sqlite, column, count, to_json};
+use crate::store::db::permission::MOST_GRANTS;
 use crate::store::db::{Document, DocumentKind, DocumentPage, DocumentQuery, Documents, Error};
 
 /// The statements for one table. Parameters are numbered: `?1` is the tenant.
@@ -164,6 +165,9 @@ impl Documents for Sqlite {
         if of_tenant > kind.most().into() {
             return Err(Error::TooManyDocuments(kind, kind.most()));
         }
+        if kind == DocumentKind::ClientGrant {
+            check_number(&mut transaction, tenant, data).await?;
+        }
         transaction.commit().await?;
         created.stored().map(Some)
     }
@@ -194,6 +198,24 @@ impl Documents for Sqlite {
 
     async fn delete_document(&self, tenant: u32, kind: DocumentKind, id: &str) -> Result<(), Error> {
         sqlx::query(statements(kind).delete).bind(tenant).bind(id).execute(&self.writer).await?;
+        Ok(())
+    }
+}
+
+/// How many grants there are for those whom a grant is for: its client, or all third parties.
+const GRANTS_FOR: &str = "SELECT \
+     (SELECT count(*) FROM client_grants WHERE client_id = ?2 ->> '$.client_id'), \
+     iif(?2 ->> '$.client_id' IS NULL, \
+         (SELECT count(*) FROM client_grants WHERE tenant = ?1 AND client_id IS NULL), 0)";
+
+/// Fails if there are too many grants for those whom a grant, which is written, is for.
+async fn check_number(connection: &mut SqliteConnection, tenant: u32, grant: &str) -> Result<(), Error> {
+    let (own, default): (i64, i64) = sqlx::query_as(GRANTS_FOR).bind(tenant).bind(grant).fetch_one(connection).await?;
+    if own > MOST_GRANTS.into() {
+        Err(Error::TooManyGrantsOfClient(MOST_GRANTS))
+    } else if default > MOST_GRANTS.into() {
+        Err(Error::TooManyDefaultGrants(MOST_GRANTS))
+    } else {
         Ok(())
     }
 }

@@ -274,10 +274,15 @@ async fn give_way(connection: &mut SqliteConnection, places: &HashMap<i64, Place
     tenant_log::write_events(connection, REGISTERED, &events).await
 }
 
-/// Of the tenants in the slots of `?1`, those that grant third parties nothing by default.
+/// Of the tenants in the slots of `?1`, those that grant third parties nothing by default: the rule of
+/// [`crate::management::effective_permissions`], except that a grant counts for the scopes that the API had when it was
+/// written. Whether the API has lost them since is left out: that would read all scopes of every API for each batch.
 pub(super) const WITHOUT_GRANT: &str = "SELECT value FROM json_each(?) AS slot WHERE NOT EXISTS \
-     (SELECT 1 FROM client_grants WHERE tenant = slot.value AND client_id IS NULL \
-      AND (data ->> '$.allow_all_scopes' OR json_array_length(data, '$.scope') > 0))";
+     (SELECT 1 FROM client_grants JOIN resource_servers \
+      ON resource_servers.tenant = client_grants.tenant AND identifier = audience \
+      WHERE client_grants.tenant = slot.value AND client_id IS NULL \
+      AND (client_grants.data ->> '$.allow_all_scopes' OR json_array_length(client_grants.data, '$.scope') > 0) \
+      AND coalesce(resource_servers.data ->> '$.subject_type_authorization.user.policy', '') <> 'deny_all')";
 
 /// Writes what the tenants' owners see of the registrations into their logs.
 async fn log(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> Result<(), Error> {

@@ -24,7 +24,7 @@ use crate::management::{Permission, RedirectionPolicy};
 use crate::registration::{ClientSecret, client_id, client_secret};
 use crate::store::client::{AppType, ClientPatch, ClientRequest, Registered};
 use crate::store::clock::{rfc3339, unix_millis};
-use crate::store::db::{self, MadeClient, StoredClient, permissions_of, update_client};
+use crate::store::db::{self, MadeClient, StoredClient, permitted_client, update_client};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
 use crate::tenant::SecurityMode;
@@ -98,7 +98,7 @@ impl Shown {
 struct WithPermissions {
     #[serde(flatten)]
     client: Shown,
-    /// Absent if nobody asks for it, and for a permissive client.
+    /// Absent for a permissive client.
     #[serde(skip_serializing_if = "Option::is_none")]
     effective_permissions: Option<Vec<Permission>>,
 }
@@ -106,6 +106,11 @@ struct WithPermissions {
 /// The warning in an answer that shows a client without permissions.
 const WITHOUT_PERMISSIONS: &str = "This client can reach no API until it has a client grant, or default permissions for \
                                    third-party applications are defined: a client grant with default_for.";
+
+/// The same where the client has grants of its own, which win over the defaults.
+const GRANTS_ALLOW_NOTHING: &str = "This client can reach no API: its own client grants allow nothing, and they win over \
+                                    the default permissions. Check their scope and subject_type, the grant_types of the \
+                                    client, and the scopes and subject_type_authorization of the APIs.";
 
 /// A client with its secret, which is shown this once.
 #[derive(Serialize)]
@@ -253,15 +258,21 @@ pub async fn create(access: Access, State(app): State<App>, request: Request) ->
 /// `GET /api/v2/clients/{id}`
 pub async fn show(access: Access, fields: Fields, State(app): State<App>, id: Id) -> Result<Response, ManagementError> {
     let (slot, id) = (access.stored.slot, id.or(unknown)?);
-    let found = app.database.client(slot, &id).await?.ok_or_else(unknown)?;
+    if !fields.has("effective_permissions") {
+        let found = app.database.client(slot, &id).await?.ok_or_else(unknown)?;
+        return Ok(Json(fields.of(&Shown::new(&access, found)?)?).into_response());
+    }
+    let _turn = app.permission_turn().await;
+    let found = permitted_client(&*app.database, slot, &id).await?.ok_or_else(unknown)?;
     // No grant limits a permissive client, so none would tell what it may reach.
-    let are_shown = found.security_mode == SecurityMode::Strict && fields.has("effective_permissions");
-    let effective_permissions = if are_shown { Some(permissions_of(&*app.database, slot, &id).await?) } else { None };
-    let is_without = effective_permissions.as_ref().is_some_and(Vec::is_empty);
-    let shown = WithPermissions { client: Shown::new(&access, found)?, effective_permissions };
+    let is_limited = found.client.security_mode == SecurityMode::Strict;
+    let warning = if found.has_own_grants { GRANTS_ALLOW_NOTHING } else { WITHOUT_PERMISSIONS };
+    let is_without = is_limited && found.permissions.is_empty();
+    let effective_permissions = is_limited.then_some(found.permissions);
+    let shown = WithPermissions { client: Shown::new(&access, found.client)?, effective_permissions };
     let mut response = Json(fields.of(&shown)?).into_response();
     if is_without {
-        warn(&mut response, WITHOUT_PERMISSIONS);
+        warn(&mut response, warning);
     }
     Ok(response)
 }

@@ -10,9 +10,8 @@ use super::access::Access;
 use super::body::{checked, json_body, json_object};
 use super::operation::{Answer, Operation, Schema};
 use super::warning::warn;
-use crate::management::{ClientGrant, Connection};
 use crate::store::clock::unix_millis;
-use crate::store::db::{self, Document, DocumentKind, DocumentQuery, update_known_tenant};
+use crate::store::db::{self, default_permissions, update_known_tenant};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
 use crate::tenant::{SecurityMode, Settings, Tenant};
@@ -114,10 +113,11 @@ fn is_permissive(tenant: &Tenant) -> bool {
 /// What follows now that registration is on.
 async fn switched_on_warning(app: &App, slot: u32) -> String {
     let mut texts = vec![SWITCHED_ON];
-    match (has_default_grant(app, slot).await, has_domain_connection(app, slot).await) {
-        (Ok(has_grant), Ok(has_connection)) => {
-            texts.extend((!has_grant).then_some(WITHOUT_GRANT));
-            texts.extend((!has_connection).then_some(WITHOUT_CONNECTION));
+    let _turn = app.permission_turn().await;
+    match (default_permissions(&*app.database, slot).await, app.database.domain_connections(slot).await) {
+        (Ok(permissions), Ok(connections)) => {
+            texts.extend(permissions.is_empty().then_some(WITHOUT_GRANT));
+            texts.extend(connections.is_empty().then_some(WITHOUT_CONNECTION));
         }
         // The change is made, and that is what the answer must say.
         (Err(error), _) | (_, Err(error)) => {
@@ -125,17 +125,6 @@ async fn switched_on_warning(app: &App, slot: u32) -> String {
         }
     }
     texts.join(" ")
-}
-
-async fn has_default_grant(app: &App, slot: u32) -> Result<bool, db::Error> {
-    let members = vec![("default_for", vec!["third_party_clients".to_owned()])];
-    let query = DocumentQuery { members, limit: u32::MAX, ..DocumentQuery::default() };
-    let grants = app.database.documents(slot, DocumentKind::ClientGrant, &query).await?.documents;
-    let allows = |document: &Document| {
-        serde_json::from_str(&document.data)
-            .is_ok_and(|grant: ClientGrant| grant.allow_all_scopes || !grant.scope.is_empty())
-    };
-    Ok(grants.iter().any(allows))
 }
 
 /// Leaves the warning in the tenant's log, where whoever missed it finds it.
@@ -148,15 +137,6 @@ async fn log_switch(app: &App, slot: u32, changed: Value, warning: &str) {
     if let Err(error) = app.database.write_log_event(slot, "sapi", &event, unix_millis()).await {
         tracing::error!(%error, "the tenant's log does not say what was switched on");
     }
-}
-
-async fn has_domain_connection(app: &App, slot: u32) -> Result<bool, db::Error> {
-    let all = DocumentQuery { limit: u32::MAX, ..DocumentQuery::default() };
-    let connections = app.database.documents(slot, DocumentKind::Connection, &all).await?.documents;
-    let is_domain_connection = |document: &Document| {
-        serde_json::from_str(&document.data).is_ok_and(|connection: Connection| connection.is_domain_connection)
-    };
-    Ok(connections.iter().any(is_domain_connection))
 }
 
 /// Merges a patch: members of `flags` and of `dcr_edge` replace one by one, others as a whole, and `null` brings a
