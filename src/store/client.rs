@@ -137,14 +137,16 @@ pub struct OwnerData {
 }
 
 impl OwnerData {
-    fn check(&self) -> Result<(), String> {
-        let is_longer = |text: &str, most: usize| text.chars().nth(most).is_some();
-        if let Some(description) = &self.description {
-            if is_longer(description, MAX_DESCRIPTION) {
-                return Err(format!("description: expected {MAX_DESCRIPTION} characters at most"));
-            }
-            registration::check_readable(description).map_err(|rule| format!("description: {rule}"))?;
+    fn check_description(&self) -> Result<(), String> {
+        let Some(description) = &self.description else { return Ok(()) };
+        if is_longer(description, MAX_DESCRIPTION) {
+            return Err(format!("description: expected {MAX_DESCRIPTION} characters at most"));
         }
+        registration::check_readable(description).map_err(|rule| format!("description: {rule}"))?;
+        Ok(())
+    }
+
+    fn check_client_metadata(&self) -> Result<(), String> {
         if self.client_metadata.len() > MAX_CLIENT_METADATA {
             return Err(format!("client_metadata: expected {MAX_CLIENT_METADATA} members at most"));
         }
@@ -168,13 +170,16 @@ impl OwnerData {
     }
 }
 
+fn is_longer(text: &str, most: usize) -> bool {
+    text.chars().nth(most).is_some()
+}
+
 /// A client that the tenant's owner makes. It is a third party's like all others, and may be told so.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientRequest {
     name: String,
-    #[serde(default)]
-    callbacks: Vec<String>,
+    callbacks: Option<Vec<String>>,
     description: Option<String>,
     logo_uri: Option<String>,
     grant_types: Option<Vec<GrantType>>,
@@ -182,8 +187,7 @@ pub struct ClientRequest {
     token_endpoint_auth_method: AuthMethod,
     app_type: Option<AppType>,
     client_metadata: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    redirection_policy: RedirectionPolicy,
+    redirection_policy: Option<RedirectionPolicy>,
     #[serde(default, rename = "is_first_party", deserialize_with = "no")]
     #[schemars(with = "bool")]
     _is_first_party: (),
@@ -205,7 +209,7 @@ impl ClientRequest {
         let mut members = Map::new();
         set_name(&mut members, self.name)?;
         set_or_remove(&mut members, "logo_uri", self.logo_uri);
-        set_callbacks(&mut members, self.callbacks);
+        set_callbacks(&mut members, self.callbacks.unwrap_or_default());
         members.insert("token_endpoint_auth_method".to_owned(), value_of(self.token_endpoint_auth_method)?);
         if let Some(app_type) = self.app_type {
             members.insert("application_type".to_owned(), app_type.application_type().into());
@@ -214,9 +218,10 @@ impl ClientRequest {
         let owner = OwnerData {
             description: self.description.filter(|text| !text.is_empty()),
             client_metadata: self.client_metadata.unwrap_or_default(),
-            redirection_policy: self.redirection_policy,
+            redirection_policy: self.redirection_policy.unwrap_or_default(),
         };
-        owner.check()?;
+        owner.check_description()?;
+        owner.check_client_metadata()?;
         Ok(ClientData { metadata, app_type: self.app_type.unwrap_or(registered_type), owner })
     }
 }
@@ -276,12 +281,11 @@ impl ClientPatch {
         }
         let grants = self.grant_types.unwrap_or_else(|| stored_grants.clone());
         if let Some(name) = self.name {
-            // A registration's name is kept without the blanks around it.
-            forget_languages(&mut members, "client_name", Some(name.trim()));
+            forget_languages(&mut members, "client_name");
             set_name(&mut members, name)?;
         }
         if let Some(logo_uri) = self.logo_uri {
-            forget_languages(&mut members, "logo_uri", logo_uri.as_deref());
+            forget_languages(&mut members, "logo_uri");
             set_or_remove(&mut members, "logo_uri", logo_uri);
         }
         if let Some(app_type) = self.app_type {
@@ -293,21 +297,27 @@ impl ClientPatch {
         }
         let mut changed = client.clone();
         if members != before || grants != stored_grants {
-            changed.metadata = match mode {
-                SecurityMode::Strict => registered(members, &grants, &DcrEdge::default())?.0,
+            let (metadata, registered_type) = match mode {
+                SecurityMode::Strict => registered(members, &grants, &DcrEdge::default())?,
                 SecurityMode::Permissive => registered_permissively(members, &grants)?,
             };
+            changed.metadata = metadata;
+            // What it was before says nothing of a client that gets users, or has none any more.
+            if acts_for_itself(&grants) != acts_for_itself(&stored_grants) {
+                changed.app_type = registered_type;
+            }
         }
         changed.app_type = self.app_type.unwrap_or(changed.app_type);
         let owner = &mut changed.owner;
         if let Some(description) = self.description {
             owner.description = description.filter(|text| !text.is_empty());
+            owner.check_description()?;
         }
         if let Some(client_metadata) = self.client_metadata {
             owner.client_metadata = client_metadata.unwrap_or_default();
+            owner.check_client_metadata()?;
         }
         owner.redirection_policy = self.redirection_policy.unwrap_or(owner.redirection_policy);
-        owner.check()?;
         Ok(changed)
     }
 }
@@ -414,7 +424,7 @@ fn registered_without_users(mut members: Map<String, Value>) -> Result<String, S
 }
 
 /// The members of a client of the permissive mode as they are registered, as JSON.
-fn registered_permissively(mut members: Map<String, Value>, grants: &[GrantType]) -> Result<String, String> {
+fn registered_permissively(mut members: Map<String, Value>, grants: &[GrantType]) -> Result<(String, AppType), String> {
     let (mode, rules) = (SecurityMode::Permissive, DcrEdge::default());
     members.insert("grant_types".to_owned(), value_of(grants)?);
     let metadata = checked(&members, mode, &rules).or_else(|_| {
@@ -422,7 +432,8 @@ fn registered_permissively(mut members: Map<String, Value>, grants: &[GrantType]
         members.remove("response_types");
         checked(&members, mode, &rules)
     })?;
-    serde_json::to_string(&metadata).map_err(|_| unwritable())
+    let json = serde_json::to_string(&metadata).map_err(|_| unwritable())?;
+    Ok((json, AppType::registered(&metadata)))
 }
 
 /// The members as a registration's checker has them.
@@ -473,13 +484,10 @@ fn set_callbacks(members: &mut Map<String, Value>, callbacks: Vec<String>) {
     }
 }
 
-/// Takes a member's language-tagged forms (RFC 7591 §2.2) away if it changes to `text` or is taken away: a server would
-/// still show them to users.
-fn forget_languages(members: &mut Map<String, Value>, member: &str, text: Option<&str>) {
-    let stays = text.is_some() && members.get(member).and_then(Value::as_str) == text;
-    if !stays {
-        members.retain(|name, _| name.split_once('#').is_none_or(|(tagged, _)| tagged != member));
-    }
+/// Takes a member's language-tagged forms (RFC 7591 §2.2) away: the owner says what users are to see, and a server would
+/// still show them those.
+fn forget_languages(members: &mut Map<String, Value>, member: &str) {
+    members.retain(|name, _| name.split_once('#').is_none_or(|(tagged, _)| tagged != member));
 }
 
 fn set_or_remove(members: &mut Map<String, Value>, member: &str, text: Option<String>) {

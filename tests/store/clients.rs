@@ -244,7 +244,6 @@ fn bad_input_is_refused_and_the_member_named() {
         ("description", json!("\u{200b} "), "description: must have a character that can be seen"),
         ("logo_uri", json!("http://a.example/"), "logo_uri: http is allowed only for"),
         ("callbacks", json!([]), "callbacks: 1 to 50 are required"),
-        ("callbacks", Value::Null, "callbacks: invalid type: null"),
         ("callbacks", json!([uri, "https://a.example/#f"]), "callbacks[1]: fragment is not allowed"),
         ("callbacks", json!([uri, "http://a.example/"]), "callbacks[1]: http is allowed only for"),
         ("callbacks", json!([uri, "https://a.test/"]), "callbacks[1]: this host is not one of those the tenant allows"),
@@ -285,6 +284,8 @@ fn bad_input_is_refused_and_the_member_named() {
         body[member] = value;
         assert_refused(&owner.send("POST", PATH, &body), says);
     }
+    assert_refused(&owner.send("PATCH", &path, &json!({"callbacks": null})), "callbacks: invalid type: null");
+    assert_refused(&owner.send("PATCH", &path, &json!({"redirection_policy": null})), "redirection_policy: ");
     for (missing, says) in [("name", "missing field `name`"), ("callbacks", "callbacks: 1 to 50 are required")] {
         let mut body = made();
         body.as_object_mut().unwrap().remove(missing);
@@ -351,11 +352,13 @@ fn a_name_and_a_picture_of_the_owners_take_those_in_all_languages_away() {
         registration["metadata"][member] = json!(value);
     }
     for (number, patch, left) in [
-        (1, json!({"name": " Test ", "logo_uri": "https://app.example/l.png", "description": "d"}), &tagged[..]),
+        (1, json!({"description": "d", "callbacks": ["https://app.example/2"]}), &tagged[..]),
         (2, json!({"name": "Known"}), &["logo_uri#de"]),
         (3, json!({"logo_uri": "https://app.example/other.png"}), &["client_name#de", "client_name#fr"]),
         (4, json!({"logo_uri": null}), &["client_name#de", "client_name#fr"]),
         (5, json!({"name": "Known", "logo_uri": ""}), &[]),
+        // Also where they are said to be what they were.
+        (6, json!({"name": " Test ", "logo_uri": "https://app.example/l.png"}), &[]),
     ] {
         let id = client_id(number);
         assert_eq!(store.edge().put_client("default", &id, &registration).status, 201);
@@ -381,10 +384,15 @@ fn an_owner_sees_what_a_client_may_do_and_is_warned_if_that_is_nothing() {
     };
     let seen = || {
         let answer = owner.get(&path);
-        let is_warned = answer.header("warning").starts_with("299 - \"This client can reach no API until");
-        (answer.json()["effective_permissions"].clone(), is_warned)
+        let warning = match answer.header("warning") {
+            "" => "",
+            text if text.starts_with("299 - \"This client can reach no API until") => "no grant",
+            text if text.starts_with("299 - \"This client can reach no API: its own client grants") => "own grants",
+            text => panic!("{text}"),
+        };
+        (answer.json()["effective_permissions"].clone(), warning)
     };
-    assert_eq!(seen(), (json!([]), true));
+    assert_eq!(seen(), (json!([]), "no grant"));
     create("/api/v2/resource-servers", json!({"identifier": "a", "scopes": [{"value": "r"}, {"value": "w"}]}));
     let grants = "/api/v2/client-grants";
     create(
@@ -392,22 +400,22 @@ fn an_owner_sees_what_a_client_may_do_and_is_warned_if_that_is_nothing() {
         json!({"default_for": "third_party_clients", "audience": "a", "scope": ["r"], "subject_type": "user"}),
     );
     let default = json!([{"audience": "a", "subject_type": "user", "scope": ["r"], "source": "default"}]);
-    assert_eq!(seen(), (default.clone(), false));
+    assert_eq!(seen(), (default.clone(), ""));
     let own =
         create(grants, json!({"client_id": client_id(1), "audience": "a", "scope": ["w"], "subject_type": "user"}));
     let client_grant = json!([{"audience": "a", "subject_type": "user", "scope": ["w"], "source": "client_grant"}]);
-    assert_eq!(seen(), (client_grant.clone(), false));
+    assert_eq!(seen(), (client_grant.clone(), ""));
 
     let only = owner.get(&format!("{path}?fields=effective_permissions")).json();
     assert_eq!(only, json!({"effective_permissions": client_grant}));
     owner.send("PATCH", &format!("{grants}/{own}"), &json!({"scope": []}));
-    assert_eq!(seen(), (json!([]), true));
+    assert_eq!(seen(), (json!([]), "own grants"));
     for without in ["fields=name", "fields=effective_permissions&include_fields=false"] {
         let answer = owner.get(&format!("{path}?{without}"));
         assert_eq!((answer.json().get("effective_permissions"), answer.header("warning")), (None, ""), "{without}");
     }
     owner.call("DELETE", &format!("{grants}/{own}"), &[], None);
-    assert_eq!(seen(), (default, false));
+    assert_eq!(seen(), (default, ""));
     assert_eq!(owner.get(PATH).json()[0].get("effective_permissions"), None);
 }
 
@@ -416,12 +424,36 @@ fn null_stands_for_what_a_new_client_need_not_have() {
     let folder = Folder::with_default_tenant();
     let store = folder.serve();
     let mut with_nulls = made();
-    for member in ["client_metadata", "description", "logo_uri"] {
+    for member in ["client_metadata", "description", "logo_uri", "redirection_policy"] {
         with_nulls[member] = Value::Null;
     }
     let created = create(&store.owner("default"), &with_nulls);
+    assert_eq!(created["redirection_policy"], "open_redirect_protection");
     for member in ["client_metadata", "description", "logo_uri"] {
         assert_eq!(created.get(member), None, "{member}");
+    }
+    let machine = json!({"name": "x", "grant_types": ["client_credentials"], "callbacks": null});
+    assert_eq!(create(&store.owner("default"), &machine)["callbacks"], json!([]));
+}
+
+#[test]
+fn what_an_owner_said_before_a_rule_came_stays_until_it_changes() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let path = of(&create(&owner, &made()));
+    let said = json!({"description": "x".repeat(141), "client_metadata": {"ü": "x"},
+                      "redirection_policy": "open_redirect_protection"});
+    folder.with_tables(async |pool| {
+        sqlx::query("UPDATE clients SET owner = ?").bind(said.to_string()).execute(pool).await.unwrap();
+    });
+    let renamed = owner.send("PATCH", &path, &json!({"name": "Other", "redirection_policy": "allow_always"}));
+    assert_eq!((renamed.status, &renamed.json()["description"]), (200, &said["description"]), "{}", renamed.text);
+    for (member, says) in
+        [("description", "description: expected 140"), ("client_metadata", "client_metadata: expected")]
+    {
+        assert_refused(&owner.send("PATCH", &path, &json!({member: said[member]})), says);
+        assert_eq!(owner.send("PATCH", &path, &json!({member: null})).status, 200);
     }
 }
 
@@ -455,11 +487,22 @@ fn a_client_that_only_acts_for_itself_needs_no_callbacks_and_has_none() {
     assert_refused(&owner.send("PATCH", &path, &callbacks), "callbacks: a client whose only grant is");
     let mut both = with_users.clone();
     both["callbacks"] = callbacks["callbacks"].clone();
-    assert_eq!(owner.send("PATCH", &path, &both).status, 200);
+    // It was named as such before, so it goes with the users that it gets.
+    assert_eq!(owner.send("PATCH", &path, &json!({"app_type": "non_interactive"})).status, 200);
+    assert_eq!(owner.send("PATCH", &path, &both).json()["app_type"], "regular_web");
     let stored = stored_metadata(&folder, id);
     assert_eq!((&stored["response_types"], &stored["redirect_uris"]), (&json!(["code"]), &both["callbacks"]));
     let back = json!({"grant_types": ["client_credentials"], "callbacks": []});
-    assert_eq!(owner.send("PATCH", &path, &back).json()["callbacks"], json!([]));
+    let without = owner.send("PATCH", &path, &back).json();
+    assert_eq!((&without["callbacks"], &without["app_type"]), (&json!([]), &json!("non_interactive")));
+    let mut native = both.clone();
+    native["app_type"] = json!("spa");
+    assert_eq!(owner.send("PATCH", &path, &native).json()["app_type"], "spa");
+    assert_eq!(
+        owner.send("PATCH", &path, &json!({"name": "Job", "grant_types": ["authorization_code"]})).json()["app_type"],
+        "spa"
+    );
+    assert_eq!(owner.send("PATCH", &path, &back).json()["app_type"], "non_interactive");
     assert_eq!(stored_metadata(&folder, id).as_object().unwrap().len(), 3);
 
     store.edge().put_client("default", &client_id(2), &confidential());
