@@ -216,7 +216,11 @@ fn a_servers_token_opens_the_clients_of_its_tenant_and_nothing_else() {
     assert_eq!(refused(authenticate(&other, "default", &id, SECRET)), theirs);
     // The filter reads no client.
     for caller in [&store.anyone(), &store.owner("default"), &edge] {
-        refused(caller.get(&path));
+        let says = refused(caller.get(&path))["error_description"].clone();
+        assert!(
+            says.as_str().unwrap().ends_with("; make one with `dcr-store token --kind server --tenant NAME`"),
+            "{says}"
+        );
         refused(authenticate(caller, "default", &id, SECRET));
     }
     assert_eq!(reader.call("DELETE", &path, &[], None).status, 405);

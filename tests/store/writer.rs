@@ -136,3 +136,32 @@ async fn a_full_queue_refuses_at_once_and_what_was_taken_is_written() {
     other.close().await;
     database.close().await;
 }
+
+#[tokio::test]
+async fn answers_with_permissions_are_made_few_at_a_time_and_keep_no_edge_waiting() {
+    let folder = Folder::empty();
+    folder.succeed(&["tenant", "create", "a", "--domain", "a.example"]);
+    let database = dcr_edge::store::open(&folder.url(), IfMissing::Create).await.unwrap();
+    let metrics = Arc::new(Metrics::default());
+    let (writer, _) = Writer::start(Arc::clone(&database), Arc::clone(&metrics), Clock::of_this_machine().unwrap());
+    let app = app(&database, &writer, &metrics, false);
+    let all = u32::try_from(PERMISSION_ANSWERS).unwrap();
+    let turns = Arc::clone(&app.permission_answers).acquire_many_owned(all).await.unwrap();
+    let mint = |claims: &Claims| Keys::from_seeds(&[[7; 32]]).unwrap().mint(claims).unwrap();
+    let (server, edge) = (mint(&Claims::server(1, unix_now(), 60)), mint(&Claims::edge(unix_now(), 60)));
+    let owner = mint(&Claims::management(1, &"a.example".parse().unwrap(), "read:clients".to_owned(), unix_now(), 60));
+    let path = format!("/edge/v1/tenants/a/clients/{}", client_id(1));
+    let asking = [
+        tokio::spawn(ask(app.clone(), move |caller| caller.with_token(server).get(&path))),
+        tokio::spawn(ask(app.clone(), move |caller| caller.with_token(owner).get("/api/v2/clients/x"))),
+    ];
+    sleep(Duration::from_millis(200)).await;
+    let changes = ask(app, |caller| caller.with_token(edge).get("/edge/v1/changes")).await;
+    assert_eq!(changes.status, 200, "{changes:?}");
+    assert!(asking.iter().all(|asking| !asking.is_finished()));
+    drop(turns);
+    for asking in asking {
+        assert_eq!(timeout(PATIENCE, asking).await.unwrap().unwrap().status, 404);
+    }
+    database.close().await;
+}

@@ -15,7 +15,7 @@ use super::App;
 use super::error::EdgeError;
 use crate::edge_api::{AuthenticateClient, ClientInformation, Consent, EffectiveGrant, ThirdPartyPolicy};
 use crate::store::db::{self, PermittedClient, StoredClient, permitted_client};
-use crate::store::token::{Claims, Kind};
+use crate::store::token::{self, Claims, Kind};
 use crate::store::unix_now;
 use crate::tenant::{Name, SecurityMode};
 
@@ -31,7 +31,11 @@ impl FromRequestParts<App> for ServerToken {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, EdgeError> {
         let missing = || invalid_token("send one token of the kind server in the authorization header");
         let token = super::bearer(&parts.headers).ok_or_else(missing)?;
-        Ok(Self(app.verifier.check(token, Kind::Server, unix_now()).await?))
+        let claims = app.verifier.check(token, Kind::Server, unix_now()).await.map_err(|error| match error {
+            token::Error::Database(error) => error.into(),
+            error => invalid_token(&error.to_string()),
+        })?;
+        Ok(Self(claims))
     }
 }
 

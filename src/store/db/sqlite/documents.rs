@@ -203,7 +203,7 @@ impl Documents for Sqlite {
 }
 
 /// How many grants there are for those whom a grant is for: its client, or all third parties.
-const GRANTS_FOR: &str = "SELECT \
+pub(super) const GRANTS_FOR: &str = "SELECT \
      (SELECT count(*) FROM client_grants WHERE client_id = ?2 ->> '$.client_id'), \
      iif(?2 ->> '$.client_id' IS NULL, \
          (SELECT count(*) FROM client_grants WHERE tenant = ?1 AND client_id IS NULL), 0)";
