@@ -8,9 +8,9 @@
 //! | `GET /edge/v1/changes?after=N&instance=ID&signals=a,b` | [`Changes`] of tenants since change `N`; `signals` are those that this edge has a source for, beyond the built-in ones ([`crate::acl::Signal`]) |
 //! | `POST /edge/v1/acl-counts` | [`Report`] in, 204 out: what access rules did, and what was refused, since this worker's last report |
 //!
-//! `GET` of a client and `authenticate` need a bearer token of the kind `server`, of that tenant; all others need one of the
-//! kind `edge`. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer
-//! without it came from something else on the way, such as Envoy's own 503.
+//! `GET` of a client and `authenticate` need a bearer token of the kind `server`, of that tenant; all others need one of
+//! the kind `edge`. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer without it came from something else on
+//! the way, such as Envoy's own 503.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -194,8 +194,8 @@ pub enum PermissionSource {
 /// What a third-party client with these abilities may do, by its own grants and the defaults.
 ///
 /// For one API and subject type the client's own grant wins, even if it allows less. A grant allows nothing where the
-/// client has not the subject type, where the API is a system API or its policy denies all, and if the API has none of the
-/// scopes that it names.
+/// client has not the subject type, where the API is a system API or its policy denies all, and if the API has none of
+/// the scopes that it names.
 pub fn effective_permissions(client: Abilities, grants: Vec<GrantOfApi>) -> Vec<Permission> {
     let own = grants.iter().filter(|grant| grant.source == PermissionSource::ClientGrant);
     let own: HashSet<_> = own.map(|grant| (grant.audience.clone(), grant.subject_type)).collect();

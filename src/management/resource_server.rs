@@ -110,8 +110,8 @@ pub fn management_domain(identifier: &str) -> Option<Domain> {
     identifier.strip_prefix("https://")?.strip_suffix("/api/v2/")?.parse().ok()
 }
 
-/// Whether an identifier is that of a tenant's Management API, however many slashes it ends with: a system API, which is
-/// nobody's to grant.
+/// Whether an identifier is that of a tenant's Management API, however many slashes it ends with: a system API, which
+/// is nobody's to grant.
 pub fn is_system_api(identifier: &str) -> bool {
     management_domain(&format!("{}/", identifier.trim_end_matches('/'))).is_some()
 }

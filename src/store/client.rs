@@ -484,8 +484,8 @@ fn set_callbacks(members: &mut Map<String, Value>, callbacks: Vec<String>) {
     }
 }
 
-/// Takes a member's language-tagged forms (RFC 7591 §2.2) away: the owner says what users are to see, and a server would
-/// still show them those.
+/// Takes a member's language-tagged forms (RFC 7591 §2.2) away: the owner says what users are to see, and a server
+/// would still show them those.
 fn forget_languages(members: &mut Map<String, Value>, member: &str) {
     members.retain(|name, _| name.split_once('#').is_none_or(|(tagged, _)| tagged != member));
 }

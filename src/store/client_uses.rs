@@ -72,7 +72,8 @@ impl Shared {
     }
 }
 
-/// The way to the task that notes uses, which ends when the last one is dropped and what waits is written, or cannot be.
+/// The way to the task that notes uses, which ends when the last one is dropped and what waits is written, or cannot
+/// be.
 #[derive(Clone)]
 pub struct ClientUses {
     shared: Arc<Shared>,

@@ -171,7 +171,8 @@ impl Claims {
     }
 }
 
-/// Who issued the token as it says itself. Nothing of that is checked: it decides who checks it, and what an error says.
+/// Who issued the token as it says itself. Nothing of that is checked: it decides who checks it, and what an error
+/// says.
 fn unchecked_issuer(token: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Issued {

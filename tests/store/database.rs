@@ -1127,8 +1127,9 @@ async fn grants_for_one_client_and_by_default_have_an_end(database: Arc<dyn Data
     let add = async |kind: DocumentKind, data: Value| {
         database.create_document(1, kind, &kind.new_id().unwrap(), &data.to_string(), NOW).await.map(drop)
     };
-    let of_client = |number: usize, api: usize| json!({"client_id": client_id(number), "audience": api.to_string(), "scope": [], "subject_type": "user"});
-    let default = |api: usize| json!({"default_for": "third_party_clients", "audience": api.to_string(), "scope": [], "subject_type": "user"});
+    let grant = |whose: (&str, &str), api: usize| json!({whose.0: whose.1, "audience": api.to_string(), "scope": [], "subject_type": "user"});
+    let of_client = |number: usize, api: usize| grant(("client_id", &client_id(number)), api);
+    let default = |api: usize| grant(("default_for", "third_party_clients"), api);
     for api in 0..=100 {
         add(DocumentKind::ResourceServer, json!({"identifier": api.to_string()})).await.unwrap();
     }

@@ -302,6 +302,10 @@ fn a_server_is_told_grants_and_connections_that_the_client_can_use_only() {
         (&machine, &["client"], json!([])),
         (&both, &["user", "client"], json!(["users"])),
     ] {
+        // The defaults are for users.
+        let without_users = connections == json!([]);
+        let warning = owner.get(&format!("/api/v2/clients/{id}")).header("warning").to_owned();
+        assert_eq!(warning.ends_with("client grant with the subject_type client.\""), without_users, "{warning}");
         let own = json!({"client_id": id, "audience": "a", "subject_type": "client", "scope": ["r"]});
         create(&owner, "/api/v2/client-grants", &own);
         let policy = reader.get(&of("default", id)).json()["policy"].clone();

@@ -96,8 +96,8 @@ pub trait Documents {
     async fn document(&self, tenant: u32, kind: DocumentKind, id: &str) -> Result<Option<Document>, Error>;
 
     /// Adds an object at `now`; `None` if the tenant was deleted. [`Error::Duplicate`], [`Error::NoSuchApi`],
-    /// [`Error::NoSuchClient`], [`Error::NoSuchScope`], [`Error::TooManyDocuments`], [`Error::TooManyGrantsOfClient`] and
-    /// [`Error::TooManyDefaultGrants`] leave everything as it was.
+    /// [`Error::NoSuchClient`], [`Error::NoSuchScope`], [`Error::TooManyDocuments`],
+    /// [`Error::TooManyGrantsOfClient`] and [`Error::TooManyDefaultGrants`] leave everything as it was.
     async fn create_document(
         &self,
         tenant: u32,

@@ -8,11 +8,12 @@ use crate::management::{Abilities, GrantOfApi, Permission, PermissionSource, eff
 /// Most default grants of a tenant, and most grants of one client: whoever asks for a client is told them all.
 pub(super) const MOST_GRANTS: u32 = 100;
 
-/// What a tenant's third-party clients may do. A tenant is named by its slot. No call keeps another room's readers waiting.
+/// What a tenant's third-party clients may do. A tenant is named by its slot. No call keeps another room's readers
+/// waiting.
 #[async_trait]
 pub trait Permissions {
-    /// A client with the grants that may concern it, its own and the defaults for third parties, in the order of creation;
-    /// all of one moment.
+    /// A client with the grants that may concern it, its own and the defaults for third parties, in the order of
+    /// creation; all of one moment.
     async fn client_with_grants(
         &self,
         tenant: u32,

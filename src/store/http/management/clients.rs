@@ -108,9 +108,12 @@ const WITHOUT_PERMISSIONS: &str = "This client can reach no API until it has a c
                                    third-party applications are defined: a client grant with default_for.";
 
 /// The same where the client has grants of its own, which win over the defaults.
-const GRANTS_ALLOW_NOTHING: &str = "This client can reach no API: its own client grants allow nothing, and they win over \
-                                    the default permissions. Check their scope and subject_type, the grant_types of the \
-                                    client, and the scopes and subject_type_authorization of the APIs.";
+const GRANTS_ALLOW_NOTHING: &str = "This client can reach no API: its own client grants allow nothing, and they win \
+                                    over the default permissions. Check their scope and subject_type, the grant_types \
+                                    of the client, and the scopes and subject_type_authorization of the APIs.";
+
+/// The same where the client has no users, for whom alone the defaults are.
+const WITHOUT_USERS: &str = "This client can reach no API until it has a client grant with the subject_type client.";
 
 /// A client with its secret, which is shown this once.
 #[derive(Serialize)]
@@ -266,7 +269,11 @@ pub async fn show(access: Access, fields: Fields, State(app): State<App>, id: Id
     let found = permitted_client(&*app.database, slot, &id).await?.ok_or_else(unknown)?;
     // No grant limits a permissive client, so none would tell what it may reach.
     let is_limited = found.client.security_mode == SecurityMode::Strict;
-    let warning = if found.has_own_grants { GRANTS_ALLOW_NOTHING } else { WITHOUT_PERMISSIONS };
+    let warning = match (found.has_own_grants, found.abilities.has_users) {
+        (true, _) => GRANTS_ALLOW_NOTHING,
+        (false, true) => WITHOUT_PERMISSIONS,
+        (false, false) => WITHOUT_USERS,
+    };
     let is_without = is_limited && found.permissions.is_empty();
     let effective_permissions = is_limited.then_some(found.permissions);
     let shown = WithPermissions { client: Shown::new(&access, found.client)?, effective_permissions };
