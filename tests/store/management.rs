@@ -1,6 +1,6 @@
 //! The Management API over HTTP.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -239,5 +239,50 @@ fn a_connection_outlives_a_request_whose_body_nobody_wants() {
         connection.send(&http1::request("PATCH", SETTINGS, &headers, b""));
         let refused = connection.receive();
         assert_eq!((refused.status, refused.header("connection")), (401, Some("close")), "{length}");
+    }
+    // Chunks, whose number nobody announced, and a body that is too long from one who may write.
+    let token = folder.succeed(&["token", "--tenant", "default"]);
+    let bearer = format!("Bearer {}", token.trim());
+    let chunks = http1::chunked(&[b" ".repeat(50_000).as_slice(), b"{}"]);
+    let long = b" ".repeat(300 * 1024);
+    for (authorization, coding, body, status) in
+        [("Bearer x", "chunked", &chunks, 401), (&bearer, "", &long, 413), (&bearer, "chunked", &chunks, 200)]
+    {
+        let mut headers = vec![json[0], ("authorization", authorization.as_bytes())];
+        if !coding.is_empty() {
+            headers.push(("transfer-encoding", coding.as_bytes()));
+        }
+        let mut connection = http1::Connection::open(store.address());
+        connection.send(&http1::request("PATCH", SETTINGS, &headers, body));
+        let answer = connection.receive();
+        assert_eq!((answer.status, answer.header("connection")), (status, None), "{}", answer.text());
+        connection.send(&http1::request("GET", "/livez", &[], b""));
+        assert_eq!(connection.receive().status, 200, "{status} {coding}");
+    }
+}
+
+#[test]
+fn whoever_withholds_a_body_is_answered_soon_and_loses_the_connection_and_delays_nobody() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let started = Instant::now();
+    let withheld = http1::request("PATCH", SETTINGS, &[("content-length", b"100")], b"");
+    let mut connections: Vec<_> = (0..64)
+        .map(|_| {
+            let mut connection = http1::Connection::open(store.address());
+            connection.send(&withheld);
+            connection
+        })
+        .collect();
+    // Only 16 of them are waited for.
+    let answers: Vec<_> = connections.iter_mut().rev().map(http1::Connection::receive).collect();
+    let other = http1::exchange(store.address(), &http1::request("GET", "/livez", &[], b""));
+    assert!(started.elapsed() < Duration::from_millis(1_500), "{:?}", started.elapsed());
+    assert_eq!(other.status, 200);
+    for answer in answers {
+        assert_eq!((answer.status, answer.header("connection")), (401, Some("close")));
+    }
+    for connection in &mut connections {
+        assert!(connection.has_ended());
     }
 }

@@ -158,6 +158,11 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
+    /// Whether the server ends the connection without another word.
+    pub fn has_ended(&mut self) -> bool {
+        !self.fill() && self.received.is_empty()
+    }
+
     fn take(&mut self, length: usize) -> Vec<u8> {
         while self.received.len() < length {
             assert!(self.fill(), "the connection was closed in the middle of a body");

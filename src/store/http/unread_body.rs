@@ -14,16 +14,20 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// Most bytes that are thrown away to keep a connection.
 const MOST: u64 = 1024 * 1024;
 
-/// How long the rest may take to come.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the rest may take to come. It is on its way, or it is withheld.
+const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Reads the rest of the body after the handler; where that is too long, or too slow, the answer says that the
-/// connection ends.
+/// How many are waited for at a time: strangers who withhold what they announced shall hold few connections.
+static WAITED_FOR: Semaphore = Semaphore::const_new(16);
+
+/// Reads the rest of the body after the handler; where that is too long, or too slow, or where too many are waited for
+/// already, the answer says that the connection ends.
 pub async fn discard(request: Request, next: Next) -> Response {
     // In HTTP/2 only the stream ends.
     if request.version() >= Version::HTTP_2 || request.body().is_end_stream() {
@@ -35,7 +39,7 @@ pub async fn discard(request: Request, next: Next) -> Response {
     let body = SharedBody(Arc::new(Mutex::new(State { body, has_ended: false })));
     let mut response = next.run(Request::from_parts(parts, Body::new(body.clone()))).await;
     let has_ended = body.has_ended();
-    if !has_ended && (waits || !timeout(PATIENCE, body.discard()).await.unwrap_or(false)) {
+    if !has_ended && (waits || !body.discard_soon().await) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -58,6 +62,12 @@ impl SharedBody {
     fn has_ended(&self) -> bool {
         let state = self.state();
         state.has_ended || state.body.is_end_stream()
+    }
+
+    /// Reads to the end, unless that takes too long or others take too long already; whether that was reached.
+    async fn discard_soon(self) -> bool {
+        let Ok(_permit) = WAITED_FOR.try_acquire() else { return false };
+        timeout(PATIENCE, self.discard()).await.unwrap_or(false)
     }
 
     /// Reads to the end; false if that is too far away.
