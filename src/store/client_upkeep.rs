@@ -7,19 +7,22 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::clock::unix_millis;
-use super::db::{Database, Error};
+use super::db::{Database, Error, StoredTenant};
 
 /// How often.
 pub const INTERVAL: Duration = Duration::from_secs(600);
 
-/// Deletes at once and from time to time the unused clients that are older than their tenants want them, until
-/// `stopping`.
+/// Deletes from time to time the unused clients that are older, or more, than their tenants want them, until `stopping`.
+/// Not at once: what authorization servers asked for while the store was down, they ask for again first.
 pub async fn delete_unused_regularly(
     database: Arc<dyn Database>,
     interval: Duration,
     mut stopping: watch::Receiver<bool>,
 ) {
     loop {
+        if timeout(interval, stopping.wait_for(|stopping| *stopping)).await.is_ok() {
+            return;
+        }
         tokio::select! {
             deleted = delete_unused(&*database, unix_millis()) => match deleted {
                 Ok(0) => {}
@@ -28,19 +31,21 @@ pub async fn delete_unused_regularly(
             },
             _ = stopping.wait_for(|stopping| *stopping) => return,
         }
-        if timeout(interval, stopping.wait_for(|stopping| *stopping)).await.is_ok() {
-            return;
-        }
     }
 }
 
-/// Deletes the unused clients that are older at `now`, in UNIX milliseconds, than their tenants want them, and says how
-/// many those were.
+/// Deletes the unused clients that are older at `now`, in UNIX milliseconds, or more, than their tenants want them, and
+/// says how many those were. What fails for one tenant is logged, and the others' turn comes.
 pub async fn delete_unused(database: &dyn Database, now: u64) -> Result<u64, Error> {
     let mut clients = 0_u64;
-    for stored in database.tenants().await? {
-        if stored.tenant.settings.dcr_edge.unused_client_ttl.is_some() {
-            clients = clients.saturating_add(database.delete_unused_clients(stored.slot, now).await?);
+    for StoredTenant { slot, tenant, .. } in database.readable_tenants().await? {
+        let settings = &tenant.settings.dcr_edge;
+        if settings.unused_client_ttl.is_none() && settings.client_quota.is_none() {
+            continue;
+        }
+        match database.delete_unused_clients(slot, now).await {
+            Ok(deleted) => clients = clients.saturating_add(deleted),
+            Err(error) => tracing::error!(tenant = %tenant.name, %error, "its unused clients were not deleted"),
         }
     }
     Ok(clients)

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::clock::unix_millis;
-use super::db::{Database, Error, LogLimits};
+use super::db::{Database, Error, LogLimits, StoredTenant};
 use crate::tenant::LogRetention;
 
 /// How often.
@@ -39,12 +39,16 @@ pub async fn prune_regularly(database: Arc<dyn Database>, interval: Duration, mu
     }
 }
 
-/// Deletes what logs have beyond their tenants' settings, and says how much that was.
+/// Deletes what logs have beyond their tenants' settings, and says how much that was. What fails for one tenant is
+/// logged, and the others' turn comes.
 pub async fn prune(database: &dyn Database) -> Result<u64, Error> {
     let mut events = 0_u64;
-    for stored in database.tenants().await? {
-        let limits = stored.tenant.settings.dcr_edge.log_retention.into();
-        events = events.saturating_add(database.prune_log(stored.slot, limits, unix_millis()).await?);
+    for StoredTenant { slot, tenant, .. } in database.readable_tenants().await? {
+        let limits = tenant.settings.dcr_edge.log_retention.into();
+        match database.prune_log(slot, limits, unix_millis()).await {
+            Ok(pruned) => events = events.saturating_add(pruned),
+            Err(error) => tracing::error!(tenant = %tenant.name, %error, "its log was not shortened"),
+        }
     }
     Ok(events)
 }

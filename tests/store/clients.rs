@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::process::eventually;
 use crate::support::store::{Answer, Caller, Folder, client_id, confidential, public};
 
 const PATH: &str = "/api/v2/clients";
@@ -584,25 +583,4 @@ fn two_changes_at_the_same_time_are_both_kept() {
             }
         }
     }
-}
-
-#[test]
-fn a_store_that_starts_deletes_the_unused_clients_that_are_too_old() {
-    let folder = Folder::empty();
-    folder.create_enabled_tenant("default", json!({"unused_client_ttl": 3_600}));
-    let store = folder.serve();
-    for number in [1, 2] {
-        assert_eq!(store.edge().put_client("default", &client_id(number), &public()).status, 201);
-    }
-    drop(store);
-    folder.with_tables(async |pool| {
-        let statement = "UPDATE clients SET issued_at = issued_at - 3700 WHERE client_id = ?";
-        sqlx::query(statement).bind(client_id(1)).execute(pool).await.unwrap();
-    });
-    let store = folder.serve();
-    let owner = store.owner("default");
-    let search = "/api/v2/logs?q=details.reason:unused_client_ttl";
-    eventually("the old client is deleted", || (owner.get(search).json()[0]["details"]["clients"] == 1).then_some(()));
-    let ids: Vec<Value> = owner.get(PATH).json().as_array().unwrap().iter().map(|c| c["client_id"].clone()).collect();
-    assert_eq!(ids, [client_id(2)]);
 }

@@ -1,6 +1,7 @@
 //! The rules that every database keeps, through the trait that the store uses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dcr_edge::acl::NetworkAcl;
 use dcr_edge::management::Permission;
@@ -14,9 +15,12 @@ use dcr_edge::store::db::{
     Registered, StoredAcl, StoredClient, StoredKey, acl_id, default_permissions, permitted_client, update_client,
     update_known_tenant, update_network_acl, update_tenant,
 };
+use dcr_edge::store::log_upkeep;
 use dcr_edge::tenant::{Name, SecurityMode, Snapshot, Tenant};
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
+use crate::support::process::PATIENCE;
 use crate::support::store::{Folder, client_id, confidential, permissive_id, public};
 
 /// When the tests happen, in UNIX seconds.
@@ -100,6 +104,11 @@ rules! {
     a_client_that_a_batch_answers_with_does_not_give_way_in_it
     a_quota_that_was_lowered_is_kept_by_whoever_is_let_in
     each_tenant_loses_its_own_clients_only_and_its_log_says_which
+    a_client_that_was_answered_again_is_as_young_as_its_last_answer
+    a_client_that_its_owner_changed_never_gives_way
+    a_batch_has_only_so_many_clients_give_way_and_the_next_one_has_room
+    a_tenant_far_above_its_quota_is_let_in_once_the_upkeep_brought_it_down
+    the_upkeep_of_clients_begins_one_interval_after_the_start
     unused_clients_live_as_long_as_their_tenant_wants
     a_registration_without_a_default_grant_is_logged_with_a_warning
 }
@@ -1347,6 +1356,119 @@ async fn each_tenant_loses_its_own_clients_only_and_its_log_says_which(database:
     assert_eq!(database.clients(2, &AppType::ALL, 0, 1).await.unwrap().total, 30);
 }
 
+async fn a_client_that_was_answered_again_is_as_young_as_its_last_answer(database: Arc<dyn Database>) {
+    let settings = json!({"client_quota": 3, "unused_client_ttl": 2 * DAY, "deduplicate_public_clients": true,
+        "rate_limit": {"burst": 99, "per_second": 99}});
+    database.create_tenant(&tenant("a", settings)).await.unwrap();
+    let first =
+        [new_client("a", 1, &public()), new_client("a", 2, &confidential()), new_client("a", 3, &confidential())];
+    register(&*database, &first, NOW).await;
+    // One is folded into the first, one repeats the second.
+    let again = [new_client("a", 4, &public()), new_client("a", 2, &confidential())];
+    let answers = register(&*database, &again, NOW + DAY + 10).await;
+    assert_eq!(answers, [registered(1, NOW, false), registered(2, NOW, false)]);
+    let stored = database.client(1, &client_id(1)).await.unwrap().unwrap();
+    assert_eq!((stored.issued_at, stored.updated_at, stored.version), (NOW, NOW * 1_000, 1));
+
+    let batch = [5, 6].map(|number| new_client("a", number, &confidential()));
+    let later = NOW + DAY + 20;
+    assert_eq!(register(&*database, &batch, later).await, [registered(5, later, true), Err(Refusal::QuotaUsedUp)]);
+    assert_eq!(exists(&*database, [1, 2, 3, 5]).await, [true, true, false, true]);
+    let run = async |seconds| client_upkeep::delete_unused(&*database, (NOW + seconds) * 1_000).await.unwrap();
+    assert_eq!(run(3 * DAY + 10).await, 0);
+    assert_eq!(run(3 * DAY + 11).await, 2);
+    assert_eq!(exists(&*database, [1, 2, 5]).await, [false, false, true]);
+}
+
+async fn a_client_that_its_owner_changed_never_gives_way(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({"client_quota": 3, "unused_client_ttl": 3_600}))).await.unwrap();
+    let batch = [1, 2, 3].map(|number| new_client("a", number, &confidential()));
+    register(&*database, &batch, NOW).await;
+    let stored = database.client(1, &client_id(1)).await.unwrap().unwrap();
+    database.replace_client(1, &stored, &described(&stored, "ours"), NOW).await.unwrap().unwrap();
+    database.replace_client_secret(1, &client_id(2), [7; 32], NOW).await.unwrap().unwrap();
+    let later = NOW + 9 * DAY;
+    let batch = [4, 5].map(|number| new_client("a", number, &confidential()));
+    assert_eq!(register(&*database, &batch, later).await, [registered(4, later, true), Err(Refusal::QuotaUsedUp)]);
+    assert_eq!(client_upkeep::delete_unused(&*database, (later + DAY) * 1_000).await.unwrap(), 1);
+    assert_eq!(exists(&*database, 1..5).await, [true, true, false, false]);
+}
+
+/// `count` old clients of the tenant "a", and as many of "b", under these quotas from then on.
+async fn with_old_clients(database: &dyn Database, count: usize, quotas: [usize; 2]) {
+    let limit = json!({"burst": 999, "per_second": 999});
+    for (slot, (letter, quota)) in ["a", "b"].into_iter().zip(quotas).enumerate() {
+        database.create_tenant(&tenant(letter, json!({"rate_limit": limit}))).await.unwrap();
+        let old: Vec<_> = (0..count).map(|number| new_client(letter, slot * 1_000 + number, &confidential())).collect();
+        assert!(register(database, &old, NOW).await.iter().all(Result::is_ok));
+        set(database, letter, json!({"client_quota": quota, "rate_limit": limit})).await;
+    }
+}
+
+async fn total(database: &dyn Database, tenant: u32) -> u64 {
+    database.clients(tenant, &AppType::ALL, 0, 1).await.unwrap().total
+}
+
+async fn a_batch_has_only_so_many_clients_give_way_and_the_next_one_has_room(database: Arc<dyn Database>) {
+    with_old_clients(&*database, 80, [80, 80]).await;
+    let new = |letter, first| (0..60_usize).map(move |number| new_client(letter, first + number, &confidential()));
+    let batch: Vec<_> = new("a", 2_000).chain(new("b", 3_000)).collect();
+    let answers = register(&*database, &batch, NOW + 2 * DAY).await;
+    let refused = Err(Refusal::RateLimited { next_token_in: 0 });
+    assert!(answers[..100].iter().all(Result::is_ok));
+    assert!(answers[100..].iter().all(|answer| *answer == refused), "{:?}", &answers[100..]);
+    // The first tenant's unused clients end with its places, and the second one's do not.
+    let answers = register(&*database, &batch[100..], NOW + 2 * DAY).await;
+    assert!(answers.iter().all(Result::is_ok));
+    let more: Vec<_> = (0..21).map(|number| new_client("a", 4_000 + number, &confidential())).collect();
+    let answers = register(&*database, &more, NOW + 2 * DAY).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 20);
+    assert_eq!(answers[20], Err(Refusal::QuotaUsedUp));
+    assert_eq!((total(&*database, 1).await, total(&*database, 2).await), (80, 80));
+}
+
+async fn a_tenant_far_above_its_quota_is_let_in_once_the_upkeep_brought_it_down(database: Arc<dyn Database>) {
+    with_old_clients(&*database, 240, [20, 230]).await;
+    database.note_client_uses(&[(1, client_id(0))], NOW * 1_000).await.unwrap();
+    let later = NOW + 2 * DAY;
+    let answer = register_one(&*database, new_client("a", 2_000, &confidential()), later).await;
+    assert_eq!(answer, Err(Refusal::QuotaUsedUp));
+    assert_eq!(total(&*database, 1).await, 240);
+    // None is old enough at first.
+    assert_eq!(client_upkeep::delete_unused(&*database, (NOW + DAY) * 1_000).await.unwrap(), 0);
+    assert_eq!(client_upkeep::delete_unused(&*database, later * 1_000).await.unwrap(), 220 + 10);
+    assert_eq!((total(&*database, 1).await, total(&*database, 2).await), (20, 230));
+    assert_eq!(exists(&*database, [0, 1, 220, 221]).await, [true, false, false, true]);
+    let ids: Vec<_> = (1..21).map(client_id).collect();
+    let expected = json!({"reason": "client_quota", "clients": 220, "client_ids": ids});
+    assert_eq!(deletions(&*database, 1).await, [expected]);
+    let answer = register_one(&*database, new_client("a", 2_001, &confidential()), later).await;
+    assert_eq!(answer, registered(2_001, later, true));
+}
+
+async fn the_upkeep_of_clients_begins_one_interval_after_the_start(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({"unused_client_ttl": 3_600}))).await.unwrap();
+    register_one(&*database, new_client("a", 1, &public()), NOW).await.unwrap();
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let regularly = |interval| {
+        let database = Arc::clone(&database);
+        tokio::spawn(client_upkeep::delete_unused_regularly(database, interval, stopping.clone()))
+    };
+    let slowly = regularly(Duration::from_secs(600));
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(total(&*database, 1).await, 1);
+    let often = regularly(Duration::from_millis(1));
+    timeout(PATIENCE, async {
+        while total(&*database, 1).await > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    stop.send(true).unwrap();
+    timeout(PATIENCE, async { tokio::try_join!(slowly, often) }).await.unwrap().unwrap();
+}
+
 async fn unused_clients_live_as_long_as_their_tenant_wants(database: Arc<dyn Database>) {
     let settings = |ttl| json!({"unused_client_ttl": ttl, "rate_limit": {"burst": 999, "per_second": 99}});
     database.create_tenant(&tenant("a", settings(3_600))).await.unwrap();
@@ -1470,6 +1592,27 @@ async fn the_counts_of_clients_are_those_of_the_rows_whatever_happens() {
     }
     let numbers: i64 = sqlx::query_scalar("SELECT max(number) FROM clients").fetch_one(&pool).await.unwrap();
     assert!(numbers > 2 * 2_048, "{numbers} are in too few blocks");
+    pool.close().await;
+    database.close().await;
+}
+
+#[tokio::test]
+async fn a_tenant_that_cannot_be_read_keeps_the_upkeep_from_no_other() {
+    let folder = Folder::empty();
+    let database = dcr_edge::store::open(&folder.url(), IfMissing::Create).await.unwrap();
+    let pool = sqlx::SqlitePool::connect(&folder.url()).await.unwrap();
+    let settings = json!({"unused_client_ttl": 3_600, "log_retention": {"days": 1, "events": 1}});
+    for letter in ["a", "b"] {
+        database.create_tenant(&tenant(letter, settings.clone())).await.unwrap();
+    }
+    let batch = [1, 2].map(|number| new_client("b", number, &public()));
+    register(&*database, &batch, NOW).await;
+    sqlx::query("UPDATE tenants SET settings = '{' WHERE name = 'a'").execute(&pool).await.unwrap();
+    assert!(database.tenants().await.is_err());
+    let readable = database.readable_tenants().await.unwrap();
+    assert_eq!(readable.iter().map(|stored| stored.tenant.name.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(client_upkeep::delete_unused(&*database, (NOW + DAY) * 1_000).await.unwrap(), 2);
+    assert!(log_upkeep::prune(&*database).await.unwrap() > 0);
     pool.close().await;
     database.close().await;
 }

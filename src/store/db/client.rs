@@ -104,9 +104,10 @@ pub trait Clients {
     /// Whether an authorization server ever asked for a client that the tenant has.
     async fn has_used_client(&self, tenant: u32) -> Result<bool, Error>;
 
-    /// Deletes little by little the clients that registered themselves, that no authorization server ever asked for, and
-    /// that are older at `now` than the tenant's `unused_client_ttl`; says how many those were. They are one event in the
-    /// tenant's log.
+    /// Deletes little by little the clients that registered themselves, that no authorization server ever asked for, that
+    /// the owner never changed, and with which no registration was answered within the tenant's `unused_client_ttl` before
+    /// `now`; and, of those of the last 24 hours none and the oldest first, as many as the tenant has beyond its
+    /// `client_quota`. Says how many those were. They are an event in the tenant's log for each of the two reasons.
     async fn delete_unused_clients(&self, tenant: u32, now: u64) -> Result<u64, Error>;
 }
 

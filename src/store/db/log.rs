@@ -97,7 +97,7 @@ impl<'a> RegistrationEvent<'a> {
 /// Why unused clients were deleted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub enum Unused {
-    /// New ones took their places.
+    /// They were more than the tenant may have.
     #[serde(rename = "client_quota")]
     QuotaUsedUp,
     /// They were older than the tenant wants them.

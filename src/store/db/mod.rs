@@ -99,6 +99,9 @@ pub trait Database:
     /// Every tenant, in the order of the names.
     async fn tenants(&self) -> Result<Vec<StoredTenant>, Error>;
 
+    /// Those of [`Self::tenants`] that can be read; the process's log names the others.
+    async fn readable_tenants(&self) -> Result<Vec<StoredTenant>, Error>;
+
     /// The tenant with this name.
     async fn tenant(&self, name: &Name) -> Result<Option<StoredTenant>, Error>;
 
@@ -121,8 +124,9 @@ pub trait Database:
 
     /// Registers clients in one transaction, and answers each by itself, in the order of `batch`. When this
     /// returns, what it says is durable. An error means that none was registered. Where a quota is used up, clients that
-    /// registered themselves more than 24 hours ago and that no authorization server ever asked for give way, the oldest
-    /// first, which is an event in the tenant's log. A refusal by the fleet's limit counts from the arrival.
+    /// registered themselves, that no authorization server ever asked for, that the owner never changed, and with which
+    /// no registration was answered for 24 hours give way, the oldest first, which is an event in the tenant's log. They
+    /// are 100 at most, of all tenants. A refusal by the fleet's limit counts from the arrival.
     async fn register(&self, batch: &[Arrival]) -> Result<Vec<Result<Registered, Refusal>>, Error>;
 
     /// Ends all work in an orderly way. No call may follow.

@@ -311,6 +311,13 @@ impl Database for Sqlite {
         rows.into_iter().map(TenantRow::stored).collect()
     }
 
+    async fn readable_tenants(&self) -> Result<Vec<StoredTenant>, Error> {
+        let rows: Vec<TenantRow> =
+            sqlx::query_as(select_tenants!("deleted = 0 ORDER BY name")).fetch_all(&self.readers).await?;
+        let stored = rows.into_iter().map(TenantRow::stored);
+        Ok(stored.filter_map(|stored| stored.inspect_err(|error| tracing::error!(%error, "left out")).ok()).collect())
+    }
+
     async fn tenant(&self, name: &Name) -> Result<Option<StoredTenant>, Error> {
         let row: Option<TenantRow> = sqlx::query_as(select_tenants!("name = ? AND deleted = 0"))
             .bind(name.as_str())

@@ -180,7 +180,7 @@ impl Clients for Sqlite {
     }
 
     async fn delete_unused_clients(&self, tenant: u32, now: u64) -> Result<u64, Error> {
-        self.delete_too_old(tenant, now).await
+        self.delete_unused(tenant, now).await
     }
 }
 
@@ -374,7 +374,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = Sqlite::open(&folder.path().join("dcr.db"), IfMissing::Create, IfOlder::Refuse).await.unwrap();
         let by_id = "SEARCH clients USING INDEX sqlite_autoindex_clients_1 (client_id=?)";
-        let unused = "SEARCH clients USING INDEX clients_unused (tenant=? AND issued_at<?)";
+        let unused = "SEARCH clients USING INDEX clients_unused (tenant=? AND <expr><?)";
         for (statement, expected) in [
             (FIND, by_id),
             (REPLACE, by_id),
@@ -391,6 +391,7 @@ mod tests {
             (unused_clients::DELETE, "SEARCH clients USING INTEGER PRIMARY KEY (rowid=?)"),
             (unused_clients::HAS, "SEARCH client_blocks USING PRIMARY KEY (tenant=?)"),
             (register::BY_ID, by_id),
+            (register::NOTE_ANSWERS, "SEARCH clients USING COVERING INDEX sqlite_autoindex_clients_1 (client_id=?)"),
             (register::BY_FOLD_KEY, "SEARCH clients USING INDEX clients_fingerprint (tenant=? AND fingerprint=?)"),
             (register::WITHOUT_GRANT, "SEARCH client_grants USING INDEX client_grants_default (tenant=?)"),
         ] {

@@ -110,6 +110,7 @@ pub(super) async fn register(
     let mut new: Vec<Checked> = Vec::with_capacity(batch.len());
     let mut new_by_id: HashMap<&str, usize> = HashMap::new();
     let mut new_by_fold_key: HashMap<FoldKey, usize> = HashMap::new();
+    let mut answered = Answered::default();
     for checked in checked {
         let checked = match checked {
             Ok(checked) => checked,
@@ -123,6 +124,9 @@ pub(super) async fn register(
         let same_id = new_by_id.get(id).and_then(|&index| Some((index, new.get(index)?)));
         outcomes.push(if let Some(stored) = by_id.get(id) {
             let same = checked.is_same(stored.tenant, stored.client_secret_sha256.as_deref(), &stored.metadata);
+            if same {
+                answered.add(stored, checked.at.unix_seconds);
+            }
             Outcome::Settled(if same { stored.registered() } else { Err(Refusal::Conflict) })
         } else if let Some((index, other)) = same_id {
             let secret = other.client.client_secret_sha256.as_ref().map(<[u8; 32]>::as_slice);
@@ -132,6 +136,7 @@ pub(super) async fn register(
                 Outcome::Settled(Err(Refusal::Conflict))
             }
         } else if let Some(stored) = fold_key.and_then(|key| by_fold_key.get(&key)) {
+            answered.add(stored, checked.at.unix_seconds);
             Outcome::Settled(stored.registered())
         } else if let Some(&index) = fold_key.and_then(|key| new_by_fold_key.get(&key)) {
             Outcome::SameAs(index)
@@ -161,7 +166,7 @@ pub(super) async fn register(
         let now = checked.at.unix_seconds;
         let place = match places.get_mut(slot) {
             None => None,
-            Some(places) => Some((places.price(now).ok_or(Refusal::QuotaUsedUp)?, places)),
+            Some(places) => Some((places.price(now)?, places)),
         };
         let token = buckets.of(*slot).take(checked.at.steady, settings.dcr_edge.rate_limit);
         token.map_err(|next_token_in| Refusal::RateLimited { next_token_in })?;
@@ -174,6 +179,7 @@ pub(super) async fn register(
     let accepted: Vec<_> =
         new.iter().zip(&limits).filter_map(|(checked, limit)| limit.is_ok().then_some(checked)).collect();
     give_way(connection, &places).await?;
+    answered.write(connection).await?;
     insert(connection, &accepted).await?;
     log(connection, &accepted).await?;
     buckets.write(connection).await?;
@@ -199,6 +205,19 @@ struct StoredClient {
     client_secret_sha256: Option<Vec<u8>>,
     fingerprint: Option<Vec<u8>>,
     issued_at: i64,
+    /// When a registration was answered with it last, in UNIX seconds, as far as that was noted.
+    answered_at: i64,
+    /// Whether it may give way some day.
+    is_unused: bool,
+}
+
+/// The columns of a [`StoredClient`].
+macro_rules! columns {
+    () => {
+        "client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at, \
+         coalesce(answered_at, issued_at) AS answered_at, \
+         is_dynamic = 1 AND last_used_at IS NULL AND updated_at IS NULL AS is_unused"
+    };
 }
 
 impl StoredClient {
@@ -208,13 +227,45 @@ impl StoredClient {
     }
 }
 
-pub(super) const BY_ID: &str = "SELECT client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at FROM clients \
-     WHERE client_id IN (SELECT value FROM json_each(?))";
+pub(super) const BY_ID: &str =
+    concat!("SELECT ", columns!(), " FROM clients WHERE client_id IN (SELECT value FROM json_each(?))");
 
-pub(super) const BY_FOLD_KEY: &str = "SELECT client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at \
-     FROM json_each(?) AS key CROSS JOIN clients \
+pub(super) const BY_FOLD_KEY: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM json_each(?) AS key CROSS JOIN clients \
      ON tenant = key.value ->> 0 AND fingerprint = unhex(key.value ->> 1) \
-     ORDER BY issued_at DESC, client_id DESC";
+     ORDER BY issued_at DESC, client_id DESC"
+);
+
+/// How old the last noted answer with an unused client has to be for the next one to be noted, in seconds. Its row is
+/// written anew, which may have tens of kilobytes.
+const ANSWER_INTERVAL: i64 = 300;
+
+/// The unused clients that registrations of a batch were answered with, and when, where that is to be noted: whoever got
+/// an answer shall find the client there for as long as a new one.
+#[derive(Default)]
+struct Answered(HashMap<String, i64>);
+
+impl Answered {
+    fn add(&mut self, client: &StoredClient, at: u64) {
+        let at = column(at);
+        if client.is_unused && at.saturating_sub(client.answered_at) >= ANSWER_INTERVAL {
+            let latest = self.0.entry(client.client_id.clone()).or_insert(at);
+            *latest = at.max(*latest);
+        }
+    }
+
+    async fn write(self, connection: &mut SqliteConnection) -> Result<(), Error> {
+        if !self.0.is_empty() {
+            sqlx::query(NOTE_ANSWERS).bind(to_json(&self.0)?).execute(connection).await?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) const NOTE_ANSWERS: &str =
+    "UPDATE clients SET answered_at = answered.value FROM json_each(?) AS answered WHERE client_id = answered.key";
 
 /// The clients that have an id of the batch already.
 async fn stored_by_id(
@@ -245,22 +296,30 @@ async fn stored_by_fold_key(
     Ok(by_key.collect())
 }
 
-/// The places that each tenant with a quota has for new clients. None of `kept` gives way.
+/// The places that each tenant with a quota has for new clients. None of `kept` gives way. What the whole batch may have
+/// give way is divided in the order in which the tenants come first.
 async fn places(
     connection: &mut SqliteConnection,
     new: &[Checked<'_>],
     kept: &[&str],
 ) -> Result<HashMap<i64, Places>, Error> {
+    let mut slots = Vec::new();
     let mut wanted: HashMap<i64, (u32, u64, u64)> = HashMap::new();
     for Checked { tenant: KnownTenant { slot, settings }, at, .. } in new {
         let Some(quota) = settings.dcr_edge.client_quota else { continue };
-        let (_, number, latest) = wanted.entry(*slot).or_insert((quota.get(), 0, 0));
+        let (_, number, latest) = wanted.entry(*slot).or_insert_with(|| {
+            slots.push(*slot);
+            (quota.get(), 0, 0)
+        });
         *number = number.saturating_add(1);
         *latest = at.unix_seconds.max(*latest);
     }
-    let mut places = HashMap::new();
-    for (slot, (quota, number, latest)) in wanted {
-        places.insert(slot, Places::read(connection, slot, quota, (number, latest), kept).await?);
+    let (mut places, mut left) = (HashMap::new(), unused_clients::AT_ONCE);
+    for slot in slots {
+        let Some((quota, number, latest)) = wanted.remove(&slot) else { continue };
+        let of_tenant = Places::read(connection, slot, quota, (number, latest), kept, left).await?;
+        left = left.saturating_sub(of_tenant.unused.len());
+        places.insert(slot, of_tenant);
     }
     Ok(places)
 }

@@ -1,4 +1,5 @@
-//! Clients that registered themselves and that no authorization server ever asked for: the oldest go first.
+//! Clients that registered themselves, that no authorization server ever asked for, and that the owner never changed.
+//! The oldest go first: those with which no registration was answered for the longest time.
 
 use std::collections::VecDeque;
 
@@ -6,27 +7,30 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::clients::BlockCounts;
 use super::{DELETION_PAUSE, Sqlite, column, count, tenant_log, to_json, unreadable};
+use crate::store::admission::Refusal;
 use crate::store::db::log::{Unused, UnusedClientsEvent};
 use crate::store::db::{Error, REGISTERED};
 use crate::tenant::Settings;
 
-/// Clients that are deleted in one transaction because they are too old. A client may have tens of kilobytes, and
+/// Most clients that are deleted in one transaction, of all tenants. A client may have tens of kilobytes, and
 /// registrations wait for the transaction.
-const TOO_OLD_AT_ONCE: usize = 500;
+pub(super) const AT_ONCE: usize = 100;
 
 /// A client that nobody uses.
 pub(super) struct UnusedClient {
     pub(super) number: i64,
     pub(super) client_id: String,
-    pub(super) issued_at: i64,
+    /// When a registration was answered with it last, in UNIX seconds.
+    pub(super) answered_at: i64,
 }
 
-/// The oldest unused clients of the tenant in slot `?1` that were registered before `?2`.
-pub(super) const OLDEST: &str = "SELECT number, client_id, issued_at FROM clients \
-     WHERE tenant = ?1 AND last_used_at IS NULL AND is_dynamic = 1 AND issued_at < ?2 \
-     ORDER BY issued_at, number LIMIT ?3";
+/// The oldest unused clients of the tenant in slot `?1` that were answered before `?2`.
+pub(super) const OLDEST: &str = "SELECT number, client_id, coalesce(answered_at, issued_at) FROM clients \
+     WHERE tenant = ?1 AND last_used_at IS NULL AND is_dynamic = 1 AND updated_at IS NULL \
+     AND coalesce(answered_at, issued_at) < ?2 \
+     ORDER BY coalesce(answered_at, issued_at), number LIMIT ?3";
 
-/// So many unused clients of a tenant that were registered before a time in UNIX seconds.
+/// So many unused clients of a tenant that were answered before a time in UNIX seconds.
 pub(super) async fn oldest(
     connection: &mut SqliteConnection,
     tenant: i64,
@@ -39,7 +43,7 @@ pub(super) async fn oldest(
         .bind(i64::try_from(most).unwrap_or(i64::MAX))
         .fetch_all(connection)
         .await?;
-    let client = |(number, client_id, issued_at)| UnusedClient { number, client_id, issued_at };
+    let client = |(number, client_id, answered_at)| UnusedClient { number, client_id, answered_at };
     Ok(rows.into_iter().map(client).collect())
 }
 
@@ -66,29 +70,33 @@ pub(super) async fn delete(
 }
 
 impl Sqlite {
-    /// Deletes little by little the unused clients that the tenant's settings of the moment call too old at `now`, in
-    /// UNIX milliseconds. The event of the log is written with the first of them and grows with the rest, so that it
-    /// tells of every deletion, wherever this is cut off.
-    pub(super) async fn delete_too_old(&self, tenant: u32, now: u64) -> Result<u64, Error> {
+    /// Deletes little by little the unused clients that are too old at `now`, in UNIX milliseconds, or too many, by the
+    /// tenant's settings of the moment.
+    pub(super) async fn delete_unused(&self, tenant: u32, now: u64) -> Result<u64, Error> {
+        let too_old = self.delete_due(Unused::TooOld, tenant, now).await?;
+        Ok(too_old.saturating_add(self.delete_due(Unused::QuotaUsedUp, tenant, now).await?))
+    }
+
+    /// The event of the log is written with the first of them and grows with the rest, so that it tells of every
+    /// deletion, wherever this is cut off.
+    async fn delete_due(&self, reason: Unused, tenant: u32, now: u64) -> Result<u64, Error> {
         let (mut deleted, mut client_ids, mut event) = (0_u64, Vec::new(), None);
         loop {
             // Whoever writes makes others wait, so it is looked first whether there is anything to do.
-            let Some(before) = too_old_before(&mut *self.readers.acquire().await?, tenant, now).await? else { break };
-            if oldest(&mut *self.readers.acquire().await?, tenant.into(), before, 1).await?.is_empty() {
+            if due(&mut *self.readers.acquire().await?, reason, tenant, now, 1).await?.is_empty() {
                 break;
             }
             let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-            let Some(before) = too_old_before(&mut transaction, tenant, now).await? else { break };
-            let clients = oldest(&mut transaction, tenant.into(), before, TOO_OLD_AT_ONCE).await?;
+            let clients = due(&mut transaction, reason, tenant, now, AT_ONCE).await?;
             if clients.is_empty() {
                 break;
             }
             delete(&mut transaction, clients.iter()).await?;
             deleted = deleted.saturating_add(u64::try_from(clients.len()).unwrap_or(u64::MAX));
-            let is_last = clients.len() < TOO_OLD_AT_ONCE;
+            let is_last = clients.len() < AT_ONCE;
             let room = UnusedClientsEvent::MAX_IDS.saturating_sub(client_ids.len());
             client_ids.extend(clients.into_iter().take(room).map(|client| client.client_id));
-            let data = UnusedClientsEvent::new(Unused::TooOld, deleted, client_ids.iter());
+            let data = UnusedClientsEvent::new(reason, deleted, client_ids.iter());
             event = Some(match event {
                 None => tenant_log::write_event(&mut transaction, REGISTERED, tenant.into(), now, &data).await?,
                 Some(id) => tenant_log::rewrite_event(&mut transaction, id, &data).await?,
@@ -103,26 +111,42 @@ impl Sqlite {
     }
 }
 
-/// Before which time in UNIX seconds an unused client was registered that is too old at `now`, in UNIX milliseconds;
-/// `None` if the tenant lets clients live, or was deleted.
-async fn too_old_before(connection: &mut SqliteConnection, tenant: u32, now: u64) -> Result<Option<u64>, Error> {
+/// At most so many of the unused clients that the settings of the tenant in this slot call too old at `now`, in UNIX
+/// milliseconds, or too many; none of a tenant that was deleted.
+async fn due(
+    connection: &mut SqliteConnection,
+    reason: Unused,
+    tenant: u32,
+    now: u64,
+    most: usize,
+) -> Result<Vec<UnusedClient>, Error> {
     let settings: Option<String> = sqlx::query_scalar("SELECT settings FROM tenants WHERE slot = ? AND deleted = 0")
         .bind(tenant)
-        .fetch_optional(connection)
+        .fetch_optional(&mut *connection)
         .await?;
-    let Some(settings) = settings else { return Ok(None) };
+    let Some(settings) = settings else { return Ok(Vec::new()) };
     let settings: Settings =
         serde_json::from_str(&settings).map_err(|_| unreadable(&format!("the tenant in slot {tenant}")))?;
-    let ttl = settings.dcr_edge.unused_client_ttl;
-    Ok(ttl.map(|ttl| (now / 1_000).saturating_sub(ttl.get().into())))
+    let slot = i64::from(tenant);
+    let (age, most) = match reason {
+        Unused::TooOld => {
+            let Some(ttl) = settings.dcr_edge.unused_client_ttl else { return Ok(Vec::new()) };
+            (ttl.get().into(), most)
+        }
+        Unused::QuotaUsedUp => {
+            let Some(quota) = settings.dcr_edge.client_quota else { return Ok(Vec::new()) };
+            let excess = clients_of(connection, slot).await?.saturating_sub(quota.get().into());
+            (GIVES_WAY_AFTER, most.min(usize::try_from(excess).unwrap_or(usize::MAX)))
+        }
+    };
+    if most == 0 {
+        return Ok(Vec::new());
+    }
+    oldest(connection, slot, (now / 1_000).saturating_sub(age), most).await
 }
 
 /// How old an unused client has to be to give way to a new one, in seconds.
 const GIVES_WAY_AFTER: u64 = 24 * 60 * 60;
-
-/// Most clients that a batch of registrations deletes for one tenant. A tenant is so far beyond its quota only if its
-/// owner lowered that; then nobody is let in before the owner deletes some.
-const MOST_TO_GIVE_WAY: u64 = 2_000;
 
 /// The places that a tenant with a quota has for new clients.
 pub(super) struct Places {
@@ -130,7 +154,9 @@ pub(super) struct Places {
     /// How many clients there are, with the new ones and without those that gave way.
     clients: u64,
     /// Those that can give way, the oldest first.
-    unused: VecDeque<UnusedClient>,
+    pub(super) unused: VecDeque<UnusedClient>,
+    /// Whether there may be more that can, after this batch.
+    has_more: bool,
     /// Those that gave way.
     pub(super) gone: Vec<UnusedClient>,
     /// When the last of the new ones arrived, in UNIX seconds.
@@ -140,37 +166,55 @@ pub(super) struct Places {
 /// How many clients the tenant has.
 pub(super) const HAS: &str = "SELECT coalesce(sum(clients), 0) FROM client_blocks WHERE tenant = ?";
 
+async fn clients_of(connection: &mut SqliteConnection, slot: i64) -> Result<u64, Error> {
+    count(sqlx::query_scalar(HAS).bind(slot).fetch_one(connection).await?)
+}
+
 impl Places {
     /// Those of the tenant in this slot for at most `new` clients, the last of which arrives at `latest`, in UNIX
-    /// seconds. No client in `kept` gives way.
+    /// seconds. At most `left` clients give way, and none in `kept`.
     pub(super) async fn read(
         connection: &mut SqliteConnection,
         slot: i64,
         quota: u32,
         (new, latest): (u64, u64),
         kept: &[&str],
+        left: usize,
     ) -> Result<Self, Error> {
-        let has: i64 = sqlx::query_scalar(HAS).bind(slot).fetch_one(&mut *connection).await?;
-        let (clients, quota) = (count(has)?, u64::from(quota));
-        let wanted = clients.saturating_add(new).saturating_sub(quota).min(MOST_TO_GIVE_WAY);
-        let mut unused = Vec::new();
-        if wanted > 0 {
-            let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-            let before = latest.saturating_sub(GIVES_WAY_AFTER);
-            unused = oldest(connection, slot, before, wanted.saturating_add(kept.len())).await?;
-            unused.retain(|client| !kept.contains(&client.client_id.as_str()));
+        let (clients, quota) = (clients_of(connection, slot).await?, u64::from(quota));
+        let wanted = usize::try_from(clients.saturating_add(new).saturating_sub(quota)).unwrap_or(usize::MAX);
+        let mut places = Self { quota, clients, unused: VecDeque::new(), has_more: false, gone: Vec::new(), at: 0 };
+        let is_in_reach = places.excess().is_some_and(|excess| excess <= AT_ONCE);
+        if wanted == 0 || !is_in_reach {
+            return Ok(places);
         }
-        Ok(Self { quota, clients, unused: unused.into(), gone: Vec::new(), at: 0 })
+        let most = wanted.min(left);
+        let before = latest.saturating_sub(GIVES_WAY_AFTER);
+        let mut unused = oldest(connection, slot, before, most.saturating_add(kept.len())).await?;
+        unused.retain(|client| !kept.contains(&client.client_id.as_str()));
+        unused.truncate(most);
+        places.has_more = most < wanted && unused.len() == most;
+        places.unused = unused.into();
+        Ok(places)
     }
 
-    /// How many clients have to give way to one that arrives at this time, in UNIX seconds; `None` if it gets no place.
-    pub(super) fn price(&self, at: u64) -> Option<usize> {
-        let excess = self.clients.saturating_add(1).saturating_sub(self.quota);
-        let price = usize::try_from(excess).ok()?;
-        let Some(youngest) = price.checked_sub(1) else { return Some(0) };
+    /// How many clients have to give way to one more.
+    fn excess(&self) -> Option<usize> {
+        usize::try_from(self.clients.saturating_add(1).saturating_sub(self.quota)).ok()
+    }
+
+    /// How many clients have to give way to one that arrives at this time, in UNIX seconds, if it gets a place. A tenant
+    /// that is further above its quota than one transaction can bring it down is refused; see [`Sqlite::delete_unused`].
+    pub(super) fn price(&self, at: u64) -> Result<usize, Refusal> {
+        let price = self.excess().filter(|excess| *excess <= AT_ONCE).ok_or(Refusal::QuotaUsedUp)?;
+        let Some(youngest) = price.checked_sub(1) else { return Ok(0) };
         // They are in the order of their age.
-        let youngest = self.unused.get(youngest)?;
-        (youngest.issued_at < column(at.saturating_sub(GIVES_WAY_AFTER))).then_some(price)
+        match self.unused.get(youngest) {
+            Some(youngest) if youngest.answered_at < column(at.saturating_sub(GIVES_WAY_AFTER)) => Ok(price),
+            // The next batch has room.
+            None if self.has_more => Err(Refusal::RateLimited { next_token_in: 0 }),
+            _ => Err(Refusal::QuotaUsedUp),
+        }
     }
 
     /// Gives one a place that arrives at this time, at its price.
