@@ -73,7 +73,8 @@ enum Command {
     /// The copy has the keys that sign tokens: keep it as secret as the database. It needs as much room as that
     /// one. Registrations go on; the database's WAL grows by what is written meanwhile. To go back to a copy,
     /// stop the store, move the database with its -wal and -shm away, and put the copy in its place. A copy that is
-    /// killed (SIGKILL, power cut) leaves a file .FILE.partial-NUMBER, which may be deleted.
+    /// killed (SIGKILL, power cut) leaves .FILE.partial-NUMBER and .FILE.partial-NUMBER-journal, which the next backup to
+    /// the same FILE removes. A database of an older version is copied as it is: make a copy before an upgrade.
     Backup {
         /// Where the copy goes; there must be no such file yet
         file: PathBuf,
@@ -267,7 +268,7 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
             return Ok(());
         }
         Command::Backup { file } => {
-            let database = database.open(IfMissing::Refuse).await?;
+            let database = store::open_to_copy(database.url()?).await?;
             // One that is stopped is not closed: that would wait until SQLite is through.
             let copied = stoppable(database.back_up(&file)).await?;
             database.close().await;

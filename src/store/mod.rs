@@ -58,6 +58,11 @@ pub async fn open_and_migrate(url: &str, if_missing: db::IfMissing) -> Result<Ar
     open_as(url, if_missing, db::IfOlder::Migrate).await
 }
 
+/// Opens the database that `url` names only to copy it: one of an older version stays as it is.
+pub async fn open_to_copy(url: &str) -> Result<Arc<dyn db::Database>, db::Error> {
+    open_as(url, db::IfMissing::Refuse, db::IfOlder::Keep).await
+}
+
 async fn open_as(
     url: &str,
     if_missing: db::IfMissing,

@@ -77,6 +77,9 @@ fn a_copy_replaces_no_file_and_leaves_nothing_when_it_fails() {
     let _store = folder.serve();
     let other = folder.path().join("other");
     fs::write(&other, "theirs").unwrap();
+    for beside in ["a-wal", "b-shm", "c-journal"] {
+        fs::write(folder.path().join(beside), "of another database").unwrap();
+    }
     std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
     let before = files(folder.path());
     for (name, text) in [
@@ -86,6 +89,9 @@ fn a_copy_replaces_no_file_and_leaves_nothing_when_it_fails() {
         ("dcr.db-wal", "the database itself or one of its files"),
         ("dcr.db-journal", "the database itself or one of its files"),
         ("missing/copy.db", "create the folder first"),
+        ("a", "a-wal of another database"),
+        ("b", "b-shm of another database"),
+        ("c", "c-journal of another database"),
     ] {
         let path = folder.path().join(name);
         let error = folder.fail(&["backup", path.to_str().unwrap()]);
@@ -114,6 +120,57 @@ fn a_copy_that_is_stopped_leaves_nothing() {
     }
     let log = fs::read_to_string(folder.path().join("backup.log")).unwrap();
     assert_eq!(log, "dcr-store: stopped; nothing was made\n".repeat(2));
+
+    // What is killed leaves something, which the next one removes; but not what another one writes just now.
+    let target = Folder::empty();
+    let mut command = folder.command(&["backup", target.database().to_str().unwrap()]);
+    let begin = |command: &mut std::process::Command| {
+        let before = files(target.path());
+        let mut backup = Process::spawn("backup", folder.path(), command);
+        backup.wait_until("the copy begins", |_| {
+            let new = files(target.path()).difference(&before).next().cloned();
+            new.filter(|name| fs::metadata(target.path().join(name)).is_ok_and(|file| file.len() > 0))
+        });
+        backup
+    };
+    begin(&mut command).kill();
+    let left = files(target.path());
+    assert!(left.iter().all(|name| name.starts_with(".dcr.db.partial-")) && !left.is_empty(), "{left:?}");
+    let running = begin(&mut command);
+    running.signal("STOP");
+    let written = files(target.path());
+    assert!(written.is_disjoint(&left), "{written:?}");
+    folder.succeed(&["backup", target.database().to_str().unwrap()]);
+    assert!(files(target.path()).is_superset(&written));
+    running.kill();
+    fs::remove_file(target.database()).unwrap();
+    folder.succeed(&["backup", target.database().to_str().unwrap()]);
+    assert_eq!(files(target.path()), HashSet::from(["dcr.db".to_owned()]));
+}
+
+#[test]
+fn the_wal_that_grew_beside_a_copy_shrinks_again() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let wal = folder.path().join("dcr.db-wal");
+    let bytes = || fs::metadata(&wal).unwrap().len();
+    folder.with_tables(async |pool| {
+        // A copy is one read transaction.
+        let mut copy = pool.begin().await.unwrap();
+        sqlx::query("SELECT count(*) FROM tenants").fetch_one(&mut *copy).await.unwrap();
+        let write = "INSERT INTO tenant_log (tenant, date, type, data) \
+             VALUES (1, 0, 'x', CAST(zeroblob(70000000) AS TEXT))";
+        sqlx::query(write).execute(pool).await.unwrap();
+        assert!(bytes() > 70_000_000);
+        copy.rollback().await.unwrap();
+    });
+    // The next ones carry it over, and begin it anew.
+    let mut numbers = 1..;
+    eventually("the WAL is short", || {
+        let id = client_id(numbers.next()?);
+        assert_eq!(store.edge().put_client("default", &id, &confidential()).status, 201);
+        (bytes() <= 64 * 1024 * 1024).then_some(())
+    });
 }
 
 /// A folder with a database of the first version, in which nothing is.
@@ -141,14 +198,17 @@ fn only_serve_and_migrate_bring_a_database_up_to_date() {
         &["tenant", "delete", "a"],
         &["key", "rotate"],
         &["token", "--kind", "edge"],
-        &["backup", folder.path().join("copy.db").to_str().unwrap()],
     ] {
         let error = folder.fail(command);
         assert!(error.contains("is of an older version of dcr-store: start this version's"), "{error}");
         assert_eq!(files(folder.path()), HashSet::from(["dcr.db".to_owned()]), "{command:?}");
         assert!(fs::read(folder.database()).unwrap() == before, "{command:?}");
     }
-    for _ in 0..2 {
+    // A copy is wanted before that.
+    let copy = Folder::empty();
+    folder.succeed(&["backup", copy.database().to_str().unwrap()]);
+    assert!(fs::read(folder.database()).unwrap() == before);
+    for folder in [&copy, &folder, &folder] {
         assert_eq!(folder.succeed(&["migrate"]), "the database is up to date\n");
     }
     folder.succeed(&["tenant", "create", "a", "--domain", "a.example"]);
@@ -156,6 +216,17 @@ fn only_serve_and_migrate_bring_a_database_up_to_date() {
     let folder = of_the_first_version();
     let _store = folder.serve();
     folder.succeed(&["tenant", "create", "a", "--domain", "a.example"]);
+
+    // One that fails leaves the file as it was.
+    let folder = of_the_first_version();
+    folder.with_tables(async |pool| {
+        sqlx::query("CREATE TABLE network_acls (mine INTEGER)").execute(pool).await.unwrap();
+    });
+    let before = fs::read(folder.database()).unwrap();
+    let error = folder.fail(&["migrate"]);
+    assert!(error.contains("the file is as before: start the older version again, or report this"), "{error}");
+    assert!(text(&folder, "SELECT group_concat(version) FROM _sqlx_migrations") == "1");
+    assert_eq!(before.len(), fs::read(folder.database()).unwrap().len());
 
     let error = Folder::empty().fail(&["migrate"]);
     assert!(error.contains("there is no database at "), "{error}");

@@ -52,6 +52,8 @@ pub enum IfOlder {
     Migrate,
     /// It fails with [`Error::Older`] and changes nothing.
     Refuse,
+    /// It leaves the tables as they are. Then it can be copied, and nothing else.
+    Keep,
 }
 
 /// A tenant as the database has it.

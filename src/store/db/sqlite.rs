@@ -43,6 +43,9 @@ const BUSY_RETRY: Duration = Duration::from_millis(10);
 /// ids; the more of them come together, the less often each page is carried.
 const WAL_PAGES: u32 = 4_000;
 
+/// Most bytes that the WAL keeps once it was carried over. It has more where it could not be for long, as beside a copy.
+const WAL_BYTES: u32 = 64 * 1024 * 1024;
+
 /// Connections that read at the same time.
 const READERS: u32 = 4;
 
@@ -82,14 +85,17 @@ impl Sqlite {
             (Found::Nothing, IfMissing::Create, _) => create_empty(path).map_err(refuse)?,
             (Found::Nothing, IfMissing::Refuse, _) => return Err(Error::Missing(place)),
             (Found::Older, _, IfOlder::Refuse) => return Err(Error::Older(place)),
-            (Found::Older, _, IfOlder::Migrate) | (Found::Current, ..) => {}
+            (Found::Older, _, IfOlder::Migrate | IfOlder::Keep) | (Found::Current, ..) => {}
         }
-        let options = connect_options(path)
-            .journal_mode(SqliteJournalMode::Wal)
+        let keeps_tables = found == Found::Older && if_older == IfOlder::Keep;
+        let options = connect_options(path);
+        // The mode is in the file.
+        let options = if keeps_tables { options } else { options.journal_mode(SqliteJournalMode::Wal) }
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
-            .pragma("wal_autocheckpoint", WAL_PAGES.to_string());
+            .pragma("wal_autocheckpoint", WAL_PAGES.to_string())
+            .pragma("journal_size_limit", WAL_BYTES.to_string());
         let pool = |connections| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
@@ -108,7 +114,7 @@ impl Sqlite {
                 opened => break opened.map_err(|error| refuse(describe(&error)))?,
             }
         };
-        if found != Found::Current {
+        if found != Found::Current && !keeps_tables {
             migrate(&writer).await.map_err(refuse)?;
         }
         let readers = pool(READERS).await.map_err(|error| refuse(describe(&error)))?;

@@ -143,9 +143,15 @@ async fn inspect_open_tables(connection: &mut SqliteConnection) -> Result<Found,
 /// Brings the tables up to date. The transaction around it keeps two processes that start at the same time apart.
 pub(super) async fn migrate(writer: &SqlitePool) -> Result<(), String> {
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| describe(&error))?;
-    MIGRATIONS.run(&mut *transaction).await.map_err(|error| match error {
-        MigrateError::Execute(error) => describe(&error),
-        _ => "its tables cannot be brought up to date; restore it from a backup".to_owned(),
+    MIGRATIONS.run(&mut *transaction).await.map_err(|error| {
+        let reason = match &error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => describe(error),
+            _ => "they are not as expected".to_owned(),
+        };
+        format!(
+            "its tables cannot be brought up to date ({reason}); the file is as before: start the older version again, \
+             or report this"
+        )
     })?;
     transaction.commit().await.map_err(|error| describe(&error))
 }
