@@ -10,20 +10,26 @@ use crate::tenant::Domain;
 /// Most rules of one list.
 pub const MAX_RULES: usize = 1_000;
 
+/// Most addresses and ranges of one list.
+const MAX_RANGES: usize = 100_000;
+
+/// Most values of one list for each other signal.
+const MAX_VALUES: usize = 20_000;
+
 /// What one list of rules may have of each, and what it is. Values are searched in a logarithm of their number, but
 /// user agents with a `*` are compared one by one with each request, if their rule is active.
 const LIMITS: [(usize, &str); 11] = [
     (MAX_RULES, "rules"),
-    (100_000, "addresses and ranges"),
-    (20_000, "asns"),
-    (20_000, "hostnames"),
-    (20_000, "geo_country_codes"),
-    (20_000, "geo_subdivision_codes"),
-    (20_000, "ja3_fingerprints"),
-    (20_000, "ja4_fingerprints"),
+    (MAX_RANGES, "addresses and ranges"),
+    (MAX_VALUES, "asns"),
+    (MAX_VALUES, "hostnames"),
+    (MAX_VALUES, "geo_country_codes"),
+    (MAX_VALUES, "geo_subdivision_codes"),
+    (MAX_VALUES, "ja3_fingerprints"),
+    (MAX_VALUES, "ja4_fingerprints"),
     (1_000, "user_agents with a * in active rules"),
     (16 * 1024, "bytes of user_agents with a * in active rules"),
-    (20_000, "other user_agents"),
+    (MAX_VALUES, "other user_agents"),
 ];
 
 /// Longest description, in characters.
@@ -31,6 +37,9 @@ const MAX_DESCRIPTION: usize = 255;
 
 /// Longest entry of a text signal, in bytes.
 const MAX_TEXT: usize = 512;
+
+/// Longest URI that a redirect leads to, in bytes.
+const MAX_REDIRECT_URI: usize = 2_048;
 
 /// Highest priority number.
 pub const MAX_PRIORITY: u32 = 2_147_483_647;
@@ -43,13 +52,14 @@ pub const MAX_PRIORITY: u32 = 2_147_483_647;
 pub struct NetworkAcl {
     /// What it is for: 1 to 255 characters.
     #[serde(deserialize_with = "description")]
-    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = 255)))]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_DESCRIPTION)))]
     pub description: String,
     /// Whether it is evaluated.
     pub active: bool,
     /// Lower numbers come first, equal ones in the order of creation. Without one a rule comes after those that have
     /// one.
     #[serde(default, deserialize_with = "priority", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = MAX_PRIORITY)))]
     pub priority: Option<u32>,
     /// What it does to whom.
     pub rule: Rule,
@@ -153,40 +163,52 @@ impl Condition {
 /// Values of signals. An absent signal is an empty list, and a list that is there is never empty.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(extend("minProperties" = 1)))]
 #[serde(deny_unknown_fields, default)]
 pub struct Signals {
     /// Autonomous system numbers of the client's address.
     #[serde(deserialize_with = "asns", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_VALUES)))]
     pub asns: Vec<u32>,
     /// The client's address.
     #[serde(deserialize_with = "ipv4_cidrs", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_RANGES), inner(regex(pattern = "^[0-9]{1,3}(\\.[0-9]{1,3}){3}(/[0-9]{1,2})?$"))))]
     pub ipv4_cidrs: Vec<Cidr>,
     /// The client's address.
     #[serde(deserialize_with = "ipv6_cidrs", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_RANGES), inner(regex(pattern = "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"))))]
     pub ipv6_cidrs: Vec<Cidr>,
     /// The address of the direct peer, which may be a proxy of the client.
     #[serde(deserialize_with = "ipv4_cidrs", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_RANGES), inner(regex(pattern = "^[0-9]{1,3}(\\.[0-9]{1,3}){3}(/[0-9]{1,2})?$"))))]
     pub connecting_ipv4_cidrs: Vec<Cidr>,
     /// The address of the direct peer.
     #[serde(deserialize_with = "ipv6_cidrs", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_RANGES), inner(regex(pattern = "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"))))]
     pub connecting_ipv6_cidrs: Vec<Cidr>,
     /// The host that the client asks for: SNI and authority.
     #[serde(deserialize_with = "hostnames", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_VALUES)))]
     pub hostnames: Vec<Domain>,
     /// ISO 3166-1 alpha-2 codes of the client's address.
     #[serde(deserialize_with = "country_codes", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_VALUES), inner(regex(pattern = "^[A-Za-z]{2}$"))))]
     pub geo_country_codes: Vec<String>,
     /// ISO 3166-2 codes of the client's address, such as `CH-ZH`.
     #[serde(deserialize_with = "subdivision_codes", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_VALUES), inner(regex(pattern = "^[A-Za-z]{2}-[0-9A-Za-z]{1,3}$"))))]
     pub geo_subdivision_codes: Vec<String>,
     /// JA3 fingerprints of the client's TLS: 32 hexadecimal digits.
     #[serde(deserialize_with = "ja3_fingerprints", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_VALUES), inner(regex(pattern = "^[0-9A-Fa-f]{32}$"))))]
     pub ja3_fingerprints: Vec<String>,
     /// JA4 fingerprints of the client's TLS, such as `t13d1516h2_8daaf6152771_02713d6af862`.
     #[serde(deserialize_with = "ja4_fingerprints", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_VALUES), inner(regex(pattern = "^[0-9A-Za-z]{10}_[0-9A-Fa-f]{12}_[0-9A-Fa-f]{12}$"))))]
     pub ja4_fingerprints: Vec<String>,
     /// Whole `user-agent` values; `*` stands for any characters.
     #[serde(deserialize_with = "user_agents", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_VALUES), inner(length(max = MAX_TEXT), regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$"))))]
     pub user_agents: Vec<String>,
     /// Known to the SDKs' types, and not supported.
     #[serde(deserialize_with = "unsupported", skip_serializing)]
@@ -298,13 +320,18 @@ pub fn active_rules(acls: Vec<NetworkAcl>) -> Result<Vec<Rule>, String> {
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawRule {
+    /// What becomes of a request for which the condition holds.
     action: Action,
+    /// Signals that have to match.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     matches: Option<Box<Signals>>,
+    /// Signals that must not match.
     #[serde(default, rename = "not_match", skip_serializing_if = "Option::is_none")]
     not_matches: Option<Box<Signals>>,
+    /// Whether it acts for everybody; then there is neither `match` nor `not_match`.
     #[serde(default, skip_serializing_if = "is_false")]
     match_all: bool,
+    /// Which requests it looks at.
     scope: Scope,
 }
 
@@ -341,14 +368,20 @@ impl From<Rule> for RawRule {
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 struct RawAction {
+    /// Whether it refuses the request.
     #[serde(skip_serializing_if = "is_false")]
     block: bool,
+    /// Whether it lets the request pass.
     #[serde(skip_serializing_if = "is_false")]
     allow: bool,
+    /// Whether it sends the request to `redirect_uri`.
     #[serde(skip_serializing_if = "is_false")]
     redirect: bool,
+    /// Where a redirect leads: an absolute `https` URI.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_REDIRECT_URI), regex(pattern = "^[Hh][Tt][Tt][Pp][Ss]://")))]
     redirect_uri: Option<String>,
+    /// Whether it only counts what it would do.
     #[serde(skip_serializing_if = "is_false")]
     log: bool,
 }
@@ -400,7 +433,7 @@ impl std::str::FromStr for RedirectUri {
         const EXPECTED: &str = "redirect_uri: expected an absolute https URI such as https://www.example.com/blocked";
         let uri = Uri::parse(text).map_err(|_| EXPECTED)?;
         let authority = uri.authority().filter(|authority| {
-            uri.scheme().as_str().eq_ignore_ascii_case("https") && authority.userinfo().is_none() && text.len() <= 2_048
+            uri.scheme().as_str().eq_ignore_ascii_case("https") && authority.userinfo().is_none() && text.len() <= MAX_REDIRECT_URI
         });
         let host = authority.and_then(|authority| crate::tenant::authority_host(authority.as_str().as_bytes()));
         let host = plain_host(host.ok_or(EXPECTED)?)

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+#[cfg(not(target_arch = "wasm32"))]
+use super::{MAX_SCOPE, MAX_TEXT, SCOPE_PATTERN, TEXT_PATTERN};
 use super::{MAX_SCOPES, SubjectTypeAuthorization, is_scope, is_system_api, present, text};
 
 /// What a client, or every third-party client without a grant of its own, may ask of an API.
@@ -59,16 +61,26 @@ impl SubjectType {
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Raw {
+    /// The client that it is for. One of this and `default_for` is there.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "String"))]
     client_id: Option<String>,
+    /// Every client of this kind that has no grant of its own for the API; its `subject_type` is `user`.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "DefaultFor"))]
     default_for: Option<DefaultFor>,
+    /// The identifier of the API.
     #[serde(deserialize_with = "text")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_TEXT), regex(pattern = TEXT_PATTERN)))]
     audience: String,
+    /// The most scopes that a token may have; empty with `allow_all_scopes`.
     #[serde(default, deserialize_with = "scope")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_SCOPES), inner(length(max = MAX_SCOPE), regex(pattern = SCOPE_PATTERN))))]
     scope: Vec<String>,
+    /// Whose behalf the tokens are on.
     #[serde(default)]
     subject_type: SubjectType,
+    /// Whether every scope of the API is allowed, also one that it gets later.
     #[serde(default)]
     allow_all_scopes: bool,
 }
@@ -226,10 +238,11 @@ pub fn effective_permissions(client: Abilities, grants: Vec<GrantOfApi>) -> Vec<
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientGrantPatch {
-    /// See [`ClientGrant::scope`].
+    /// The most scopes that a token may have; `null`: none. Any scope takes `allow_all_scopes` away.
     #[serde(deserialize_with = "some_scope")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_SCOPES), inner(length(max = MAX_SCOPE), regex(pattern = SCOPE_PATTERN))))]
     pub scope: Option<Vec<String>>,
-    /// See [`ClientGrant::allow_all_scopes`].
+    /// Whether every scope of the API is allowed, also one that it gets later; `null`: no. `true` takes the scopes away.
     #[serde(deserialize_with = "some_flag")]
     pub allow_all_scopes: Option<bool>,
 }

@@ -3,10 +3,16 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+#[cfg(not(target_arch = "wasm32"))]
+use super::{MAX_TEXT, TEXT_PATTERN};
 use super::{changed_text, present, some_text, text};
 
 /// Longest name of a connection, in characters, as the hosted API has it.
 const MAX_NAME: usize = 128;
+
+/// What the API's description says of it.
+#[cfg(not(target_arch = "wasm32"))]
+const NAME_PATTERN: &str = "^[0-9A-Za-z]([0-9A-Za-z-]*[0-9A-Za-z])?$";
 
 /// Most bytes of a connection's `options` as JSON, which are kept for whoever runs the server behind.
 const MAX_OPTIONS: usize = 16 * 1024;
@@ -18,12 +24,15 @@ const MAX_OPTIONS: usize = 16 * 1024;
 pub struct Connection {
     /// What names it in `connection`. It never changes.
     #[serde(deserialize_with = "name")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_NAME), regex(pattern = NAME_PATTERN)))]
     pub name: String,
     /// What people call it.
     #[serde(default, deserialize_with = "some_text", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "String", length(min = 1, max = MAX_TEXT), regex(pattern = TEXT_PATTERN)))]
     pub display_name: Option<String>,
     /// What kind it is, such as `auth0` for a database or `google-oauth2`.
     #[serde(deserialize_with = "text")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_TEXT), regex(pattern = TEXT_PATTERN)))]
     pub strategy: String,
     /// Whether third-party clients may use it: what the hosted product calls promoted to domain level.
     #[serde(default)]
@@ -38,13 +47,15 @@ pub struct Connection {
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ConnectionPatch {
-    /// See [`Connection::display_name`].
+    /// What people call it; `null`: nothing.
     #[serde(deserialize_with = "changed_text")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "Option<String>", length(min = 1, max = MAX_TEXT), regex(pattern = TEXT_PATTERN)))]
     pub display_name: Option<Option<String>>,
-    /// See [`Connection::is_domain_connection`].
+    /// Whether third-party clients may use it.
     #[serde(deserialize_with = "present")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "bool"))]
     pub is_domain_connection: Option<bool>,
-    /// See [`Connection::options`].
+    /// What the server behind needs to know of it; `null`: nothing.
     #[serde(deserialize_with = "some_options")]
     pub options: Option<Map<String, Value>>,
 }

@@ -30,6 +30,14 @@ const MAX_TEXT: usize = 1_000;
 /// Longest scope, in bytes.
 const MAX_SCOPE: usize = 280;
 
+/// What the API's description says of text: no control characters.
+#[cfg(not(target_arch = "wasm32"))]
+const TEXT_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+
+/// What it says of a scope.
+#[cfg(not(target_arch = "wasm32"))]
+const SCOPE_PATTERN: &str = r"^[\x21\x23-\x5b\x5d-\x7e]+$";
+
 /// Text of 1 to [`MAX_TEXT`] characters without control characters.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+#[cfg(not(target_arch = "wasm32"))]
+use super::{MAX_SCOPE, MAX_TEXT, SCOPE_PATTERN, TEXT_PATTERN};
 use super::{MAX_SCOPES, SubjectType, changed_text, is_scope, present, some_text, text};
 use crate::tenant::Domain;
 
@@ -12,12 +14,15 @@ use crate::tenant::Domain;
 pub struct ResourceServer {
     /// What names it in `audience` and `resource`, and in grants. It never changes.
     #[serde(deserialize_with = "text")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_TEXT), regex(pattern = TEXT_PATTERN)))]
     pub identifier: String,
     /// What people call it; the identifier if nobody says.
     #[serde(default, deserialize_with = "some_text", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "String", length(min = 1, max = MAX_TEXT), regex(pattern = TEXT_PATTERN)))]
     pub name: Option<String>,
     /// What may be done with it.
     #[serde(default, deserialize_with = "scopes")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_SCOPES)))]
     pub scopes: Vec<Scope>,
     /// Whether refresh tokens are issued for it.
     #[serde(default)]
@@ -34,9 +39,11 @@ pub struct ResourceServer {
 pub struct Scope {
     /// The scope (RFC 6749 §3.3).
     #[serde(deserialize_with = "scope")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_SCOPE), regex(pattern = SCOPE_PATTERN)))]
     pub value: String,
     /// What it allows, for the page of consent.
     #[serde(default, deserialize_with = "some_text", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "String", length(min = 1, max = MAX_TEXT), regex(pattern = TEXT_PATTERN)))]
     pub description: Option<String>,
 }
 
@@ -121,17 +128,21 @@ pub fn is_system_api(identifier: &str) -> bool {
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ResourceServerPatch {
-    /// See [`ResourceServer::name`].
+    /// What people call it; `null`: the identifier.
     #[serde(deserialize_with = "changed_text")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "Option<String>", length(min = 1, max = MAX_TEXT), regex(pattern = TEXT_PATTERN)))]
     pub name: Option<Option<String>>,
-    /// See [`ResourceServer::scopes`].
+    /// What may be done with it: all scopes, those that it had already too.
     #[serde(deserialize_with = "some_scopes")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "Vec<Scope>", length(max = MAX_SCOPES)))]
     pub scopes: Option<Vec<Scope>>,
-    /// See [`ResourceServer::allow_offline_access`].
+    /// Whether refresh tokens are issued for it.
     #[serde(deserialize_with = "present")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "bool"))]
     pub allow_offline_access: Option<bool>,
-    /// See [`ResourceServer::subject_type_authorization`].
+    /// Who may have a token for it without a grant. It is replaced as a whole.
     #[serde(deserialize_with = "present")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "SubjectTypeAuthorization"))]
     pub subject_type_authorization: Option<SubjectTypeAuthorization>,
 }
 

@@ -12,14 +12,15 @@ use super::json::{self, Json};
 use super::redirect_uri::{self, Target};
 use crate::tenant::{DcrEdge, InvalidRedirectUris, SecurityMode};
 
-const MAX_REDIRECT_URIS: usize = 50;
+/// Most redirect URIs.
+pub const MAX_REDIRECT_URIS: usize = 50;
 const MAX_CONTACTS: usize = 10;
 /// Most members with a language tag.
 const MAX_TAGGED: usize = 50;
 /// Longest language tag, in bytes. RFC 5646 §4.4.1: 35 hold every tag without extensions.
 const MAX_TAG_BYTES: usize = 64;
 /// Longest name, contact, software id and version, in characters.
-const MAX_TEXT_CHARACTERS: usize = 255;
+pub const MAX_TEXT_CHARACTERS: usize = 255;
 /// Longest scope, in bytes.
 const MAX_SCOPE_BYTES: usize = 2_048;
 

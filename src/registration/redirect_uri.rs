@@ -9,7 +9,7 @@ use fluent_uri::Uri;
 use crate::tenant::{CustomSchemes, DcrEdge, Domain};
 
 /// Longest URI, in bytes.
-const MAX_BYTES: usize = 2_048;
+pub const MAX_BYTES: usize = 2_048;
 
 /// Schemes that reach something other than the client's own application: code, files, mail, other protocols.
 /// Every scheme that begins with `ms-` (handlers of Windows and Office) and every scheme of one letter (a Windows

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::management::{Abilities, RedirectionPolicy, present};
 use crate::registration::{self, ClientMetadata};
@@ -24,6 +24,9 @@ const MAX_CLIENT_METADATA_TEXT: usize = 255;
 
 /// What the name of one may have beside letters and digits.
 const CLIENT_METADATA_NAME: &str = ":,-+=_*?\"/\\()<>@\t ";
+
+/// What the API's description says of text that people read: no character that breaks or turns a line.
+const READABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$";
 
 /// Members that the Management API shows and that nobody changes.
 const FIXED: [&str; 5] =
@@ -174,25 +177,56 @@ fn is_longer(text: &str, most: usize) -> bool {
     text.chars().nth(most).is_some()
 }
 
+/// Adds to the schema of `client_metadata` what [`OwnerData`] checks of it.
+fn limited_client_metadata(schema: &mut schemars::Schema) {
+    let text = json!({"type": "string", "maxLength": MAX_CLIENT_METADATA_TEXT});
+    // These have a meaning within brackets.
+    let escaped = CLIENT_METADATA_NAME.replace('\\', r"\\").replace('-', r"\-");
+    let name = json!({
+        "minLength": 1,
+        "maxLength": MAX_CLIENT_METADATA_TEXT,
+        "pattern": format!("^[0-9A-Za-z{escaped}]*$")
+    });
+    schema.insert("maxProperties".to_owned(), MAX_CLIENT_METADATA.into());
+    schema.insert("propertyNames".to_owned(), name);
+    schema.insert("additionalProperties".to_owned(), text);
+}
+
 /// A client that the tenant's owner makes. It is a third party's like all others, and may be told so.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientRequest {
+    /// What people call it.
+    #[schemars(length(min = 1, max = registration::MAX_TEXT_CHARACTERS), regex(pattern = READABLE))]
     name: String,
+    /// Where users come back to.
+    #[schemars(length(max = registration::MAX_REDIRECT_URIS), inner(length(max = registration::MAX_URI_BYTES)))]
     callbacks: Option<Vec<String>>,
+    /// What it is for.
+    #[schemars(length(max = MAX_DESCRIPTION), regex(pattern = READABLE))]
     description: Option<String>,
+    /// The address of its picture.
+    #[schemars(length(max = registration::MAX_URI_BYTES))]
     logo_uri: Option<String>,
+    /// What it may ask for tokens with; absent: `authorization_code`.
     grant_types: Option<Vec<GrantType>>,
+    /// How it says who it is: `none` for a client without a secret.
     #[serde(default)]
     token_endpoint_auth_method: AuthMethod,
+    /// What kind of application it is.
     app_type: Option<AppType>,
+    /// Texts by name, which nobody here reads.
+    #[schemars(transform = limited_client_metadata)]
     client_metadata: Option<BTreeMap<String, String>>,
+    /// Where errors of authorization requests go.
     redirection_policy: Option<RedirectionPolicy>,
+    /// Every client is a third party's.
     #[serde(default, rename = "is_first_party", deserialize_with = "no")]
-    #[schemars(with = "bool")]
+    #[schemars(with = "bool", extend("const" = false))]
     _is_first_party: (),
+    /// A client that the owner makes has all third-party controls.
     #[serde(default, rename = "third_party_security_mode", deserialize_with = "strict")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("const" = "strict"))]
     _third_party_security_mode: (),
 }
 
@@ -231,21 +265,37 @@ impl ClientRequest {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientPatch {
+    /// What people call it.
     #[serde(deserialize_with = "present")]
+    #[schemars(with = "String", length(min = 1, max = registration::MAX_TEXT_CHARACTERS), regex(pattern = READABLE))]
     name: Option<String>,
+    /// What it is for.
     #[serde(deserialize_with = "present")]
+    #[schemars(with = "Option<String>", length(max = MAX_DESCRIPTION), regex(pattern = READABLE))]
     description: Option<Option<String>>,
+    /// The address of its picture.
     #[serde(deserialize_with = "present")]
+    #[schemars(with = "Option<String>", length(max = registration::MAX_URI_BYTES))]
     logo_uri: Option<Option<String>>,
+    /// Where users come back to: all of them.
     #[serde(deserialize_with = "present")]
+    #[schemars(with = "Vec<String>", length(max = registration::MAX_REDIRECT_URIS), inner(length(max = registration::MAX_URI_BYTES)))]
     callbacks: Option<Vec<String>>,
+    /// What it may ask for tokens with: all of them.
     #[serde(deserialize_with = "present")]
+    #[schemars(with = "Vec<GrantType>")]
     grant_types: Option<Vec<GrantType>>,
+    /// What kind of application it is.
     #[serde(deserialize_with = "present")]
+    #[schemars(with = "AppType")]
     app_type: Option<AppType>,
+    /// Texts by name, which nobody here reads. They are replaced as a whole.
     #[serde(deserialize_with = "present")]
+    #[schemars(with = "Option<BTreeMap<String, String>>", transform = limited_client_metadata)]
     client_metadata: Option<Option<BTreeMap<String, String>>>,
+    /// Where errors of authorization requests go.
     #[serde(deserialize_with = "present")]
+    #[schemars(with = "RedirectionPolicy")]
     redirection_policy: Option<RedirectionPolicy>,
 }
 

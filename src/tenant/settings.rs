@@ -72,11 +72,14 @@ pub struct DcrEdge {
     /// Most registered clients; absent: no bound.
     #[serde(deserialize_with = "quota", skip_serializing_if = "Option::is_none")]
     pub client_quota: Option<NonZeroU32>,
-    /// How many seconds a client lives that registered itself and that no authorization server ever asked for; absent: on.
+    /// How many seconds a client lives that registered itself and that no authorization server ever asked for;
+    /// absent: such clients are kept.
     #[serde(deserialize_with = "unused_client_ttl", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = MIN_UNUSED_CLIENT_TTL)))]
     pub unused_client_ttl: Option<NonZeroU32>,
     /// Hosts that `https` redirect URIs may have; empty: any.
     #[serde(deserialize_with = "short_list")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_ENTRIES)))]
     pub allowed_redirect_hosts: Vec<HostPattern>,
     /// Which private-use schemes (RFC 8252 §7.1) redirect URIs may have.
     pub custom_schemes: CustomSchemes,
@@ -86,6 +89,7 @@ pub struct DcrEdge {
     pub deduplicate_public_clients: bool,
     /// Web origins whose pages may register clients; empty: none.
     #[serde(deserialize_with = "short_list")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_ENTRIES)))]
     pub cors_origins: Vec<Origin>,
     /// How long the tenant's log is kept.
     pub log_retention: LogRetention,
@@ -98,11 +102,11 @@ pub struct DcrEdge {
 pub struct LogRetention {
     /// Days.
     #[serde(deserialize_with = "rate")]
-    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = 1_000_000)))]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1, max = RateLimit::MAX)))]
     pub days: NonZeroU32,
     /// The newest so many events.
     #[serde(deserialize_with = "rate")]
-    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = 1_000_000)))]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1, max = RateLimit::MAX)))]
     pub events: NonZeroU32,
 }
 
@@ -121,11 +125,11 @@ impl Default for LogRetention {
 pub struct RateLimit {
     /// Requests that may come at once.
     #[serde(deserialize_with = "rate")]
-    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = 1_000_000)))]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1, max = RateLimit::MAX)))]
     pub burst: NonZeroU32,
     /// Requests that come back each second.
     #[serde(deserialize_with = "rate")]
-    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = 1_000_000)))]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1, max = RateLimit::MAX)))]
     pub per_second: NonZeroU32,
 }
 
@@ -148,14 +152,15 @@ impl Default for RateLimit {
 pub struct PerSource {
     /// Requests that may come at once.
     #[serde(deserialize_with = "rate")]
-    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = 1_000_000)))]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1, max = RateLimit::MAX)))]
     pub burst: NonZeroU32,
     /// Requests that come back each second.
     #[serde(deserialize_with = "rate")]
-    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = 1_000_000)))]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1, max = RateLimit::MAX)))]
     pub per_second: NonZeroU32,
     /// Addresses that many users share, and that are not limited one by one.
     #[serde(default, deserialize_with = "short_list", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_ENTRIES)))]
     pub exempt: Vec<Cidr>,
 }
 
@@ -235,7 +240,8 @@ impl schemars::JsonSchema for CustomSchemes {
     }
 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let schemes = generator.subschema_for::<Vec<Scheme>>();
+        let mut schemes = generator.subschema_for::<Vec<Scheme>>();
+        schemes.insert("maxItems".to_owned(), MAX_ENTRIES.into());
         schemars::json_schema!({
             "description": "Which private-use schemes (RFC 8252 §7.1) redirect URIs may have.",
             "anyOf": [{"type": "string", "enum": ["any", "reverse_dns"]}, schemes]
@@ -270,9 +276,13 @@ impl<'de> Deserialize<'de> for CustomSchemes {
     }
 }
 
+/// Longest URI scheme, in bytes.
+const MAX_SCHEME: usize = 100;
+
 /// A URI scheme (RFC 3986 §3.1), lower case.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(extend("maxLength" = MAX_SCHEME), extend("pattern" = "^[A-Za-z][0-9A-Za-z+.-]*$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Scheme(String);
 
@@ -290,7 +300,7 @@ impl TryFrom<String> for Scheme {
         let lower = text.to_ascii_lowercase();
         let starts = lower.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
         let rest = lower.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
-        if starts && rest && lower.len() <= 100 {
+        if starts && rest && lower.len() <= MAX_SCHEME {
             Ok(Self(lower))
         } else {
             Err("a scheme begins with a letter and has letters, digits, +, - and . only, such as cursor".to_owned())
@@ -308,6 +318,7 @@ impl From<Scheme> for String {
 /// not `example.com` and not `badexample.com`.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(extend("pattern" = r"^\.?([0-9A-Za-z_-]+\.?)*$|^\[[0-9A-Fa-f:.]+\]$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct HostPattern(String);
 
@@ -345,6 +356,7 @@ impl From<HostPattern> for String {
 /// A web origin (RFC 6454): scheme, host and perhaps a port, as a browser sends it in `origin`.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(extend("pattern" = "^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]+$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Origin(String);
 

@@ -35,7 +35,11 @@ pub(super) fn json_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Managem
     let mut json = serde_json::Deserializer::from_slice(body);
     let object = serde_path_to_error::deserialize(&mut json).map_err(|error| match error.inner().classify() {
         Category::Data => of_member(error),
-        _ => none(&format!(": {}", error.inner())),
+        // The parser says the same of what is not JSON and of JSON that an enumeration does not begin with.
+        _ => match serde_json::from_slice(body).map(checked::<T>) {
+            Ok(Err(of_value)) => of_value,
+            _ => none(&format!(": {}", error.inner())),
+        },
     })?;
     json.end().map_err(|error| none(&format!(": {error}")))?;
     Ok(object)
@@ -70,6 +74,14 @@ mod tests {
     struct Numbers {
         #[serde(default)]
         list: Vec<u32>,
+        #[serde(default)]
+        size: Size,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    enum Size {
+        #[default]
+        Small,
     }
 
     fn numbers(text: &str) -> Result<Numbers, String> {
@@ -83,6 +95,10 @@ mod tests {
             assert!(numbers(bad).unwrap_err().contains("\"The body is not a JSON object"), "{bad}");
         }
         assert!(numbers("{\"list\": [1, -1]}").unwrap_err().contains("\"list[1]: invalid value"));
+        for bad in ["null", "1", "true", "[]"] {
+            assert!(numbers(&format!("{{\"size\": {bad}}}")).unwrap_err().contains("\"size: "), "{bad}");
+        }
+        assert!(matches!(numbers("{\"size\": \"Small\"}").unwrap().size, Size::Small));
     }
 
     #[test]

@@ -52,7 +52,9 @@ struct Shown {
     redirection_policy: RedirectionPolicy,
     #[serde(flatten)]
     origin: Option<Origin>,
+    #[schemars(extend("format" = "date-time"))]
     created_at: String,
+    #[schemars(extend("format" = "date-time"))]
     updated_at: String,
 }
 
@@ -174,10 +176,12 @@ pub(super) fn operations() -> [Operation; 6] {
     const ALL: &str = "/api/v2/clients";
     const ONE: &str = "/api/v2/clients/{id}";
     let shown = || Schema::of_output::<Shown>();
+    let new_secret = || shown().named("ClientWithNewSecret").with("client_secret", openapi::text());
     let with_secret = || {
         let mut schema = shown().named("ClientWithSecret");
         if let Some(Value::Object(members)) = schema.json.get_mut("properties") {
-            members.insert("client_secret".to_owned(), openapi::text());
+            let secret = json!({"type": "string", "description": "Absent for a client that has none."});
+            members.insert("client_secret".to_owned(), secret);
         }
         schema
     };
@@ -198,12 +202,13 @@ pub(super) fn operations() -> [Operation; 6] {
             .query(filters)
             .answers(
                 StatusCode::OK,
-                Answer::List { name: "clients", entry: openapi::some_of(shown()), has_checkpoints: false },
+                Answer::List { name: "clients", entry: openapi::some_of(shown()), has_checkpoints: false, has_length: false },
             ),
         Operation::new(Method::POST, ALL, "Makes a client; the only answer with its secret", create)
             .scope("create:clients")
             .body(Schema::of_input::<ClientRequest>(), example)
-            .answers(StatusCode::CREATED, Answer::One(with_secret())),
+            .answers(StatusCode::CREATED, Answer::One(with_secret()))
+            .secret(),
         Operation::new(Method::GET, ONE, "A client", show)
             .scope("read:clients")
             .scope("read:client_keys")
@@ -212,7 +217,7 @@ pub(super) fn operations() -> [Operation; 6] {
             .warns(),
         Operation::new(Method::PATCH, ONE, "Changes members of a client", change)
             .scope("update:clients")
-            .body(Schema::of_input::<ClientPatch>(), json!({"description": "What it is for"}))
+            .body(Schema::of_change::<ClientPatch>(), json!({"description": "What it is for"}))
             .answers(StatusCode::OK, Answer::One(shown())),
         Operation::new(Method::DELETE, ONE, "Deletes a client", delete)
             .scope("delete:clients")
@@ -225,7 +230,8 @@ pub(super) fn operations() -> [Operation; 6] {
         )
         .scope("update:client_keys")
         .error(StatusCode::BAD_REQUEST)
-        .answers(StatusCode::OK, Answer::One(with_secret())),
+        .answers(StatusCode::OK, Answer::One(new_secret()))
+        .secret(),
     ]
 }
 

@@ -43,7 +43,7 @@ pub(super) fn operations() -> [Operation; 2] {
         .query([Parameter("sort", sort, "Which come first: the oldest or the newest.")])
         .answers(
             StatusCode::OK,
-            Answer::List { name: "logs", entry: openapi::some_of(event()), has_checkpoints: false },
+            Answer::List { name: "logs", entry: openapi::some_of(event()), has_checkpoints: false, has_length: true },
         );
     let one = Operation::new(Method::GET, "/api/v2/logs/{id}", "An event", show)
         .scope("read:logs")

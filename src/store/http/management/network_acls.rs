@@ -38,7 +38,9 @@ struct Shown {
     priority: u32,
     #[schemars(with = "Rule")]
     rule: Box<RawValue>,
+    #[schemars(extend("format" = "date-time"))]
     created_at: String,
+    #[schemars(extend("format" = "date-time"))]
     updated_at: String,
 }
 
@@ -55,24 +57,46 @@ pub(super) fn operations() -> [Operation; 6] {
     const ALL: &str = "/api/v2/network-acls";
     const ONE: &str = "/api/v2/network-acls/{id}";
     let shown = || Answer::One(Schema::of_output::<Shown>());
-    let input = || Schema::of_input::<NetworkAcl>().named("NetworkAclRequest");
+    let input = |name: &str| {
+        let mut schema = Schema::of_input::<NetworkAcl>().named(name);
+        if let Some(Value::Array(scopes)) = schema.json.pointer_mut("/properties/rule/properties/scope/oneOf") {
+            scopes.push(json!({"type": "string", "const": "dcr", "description": "Registrations, in short."}));
+        }
+        schema
+    };
+    // No rule loses its place by a change that does not speak of it.
+    let keeps_priority = |schema: &mut Schema| {
+        let text = "Lower numbers come first, equal ones in the order of creation. Without one the rule keeps its own.";
+        schema.describe("/properties/priority", text);
+    };
     let example = || {
         let rule = json!({"action": {"block": true}, "match": {"geo_country_codes": ["CH"]}, "scope": "dynamic_client_registration"});
         json!({"description": "No registrations from here", "active": true, "priority": 7, "rule": rule})
     };
-    let mut patch = input().named("NetworkAclPatch").partial();
+    let mut replacement = input("NetworkAclReplacement");
+    keeps_priority(&mut replacement);
+    let mut patch = input("NetworkAclPatch").partial().into_change();
+    keeps_priority(&mut patch);
     patch.without_required("/properties/rule");
+    patch.describe(
+        "/properties/rule",
+        "Members replace those that were. Any of match, not_match and match_all replaces all three.",
+    );
+    patch.describe(
+        "/properties/rule/properties/action",
+        "It is replaced as a whole, but one with log alone keeps what else the action was.",
+    );
     [
         Operation::new(Method::GET, ALL, "Access rules, in the order of evaluation", list)
             .scope("read:network_acls")
             .query(openapi::paging())
             .answers(
                 StatusCode::OK,
-                Answer::List { name: "network_acls", entry: Schema::of_output::<Shown>(), has_checkpoints: false },
+                Answer::List { name: "network_acls", entry: Schema::of_output::<Shown>(), has_checkpoints: false, has_length: false },
             ),
         Operation::new(Method::POST, ALL, "Makes an access rule", create)
             .scope("create:network_acls")
-            .body(input(), example())
+            .body(input("NetworkAclRequest"), example())
             .max_body(MAX_ACL_BYTES)
             .answers(StatusCode::CREATED, shown())
             .warns(),
@@ -81,7 +105,7 @@ pub(super) fn operations() -> [Operation; 6] {
             .answers(StatusCode::OK, shown()),
         Operation::new(Method::PUT, ONE, "Replaces an access rule", replace)
             .scope("update:network_acls")
-            .body(input(), example())
+            .body(replacement, example())
             .max_body(MAX_ACL_BYTES)
             .answers(StatusCode::OK, shown())
             .warns(),

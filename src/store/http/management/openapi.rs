@@ -15,6 +15,8 @@ const SECURITY_SCHEME: &str = "management_token";
 pub(super) fn document(operations: &[Operation]) -> Value {
     let mut schemas = BTreeMap::from([("Error".to_owned(), Schema::of_output::<ManagementErrorBody>().json)]);
     let mut paths: Map<String, Value> = Map::new();
+    let tags: BTreeSet<_> = operations.iter().map(Operation::tag).collect();
+    let tags: Vec<_> = tags.into_iter().map(|name| json!({"name": name})).collect();
     for operation in operations {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
         if let Value::Object(path) = path {
@@ -34,6 +36,7 @@ pub(super) fn document(operations: &[Operation]) -> Value {
                             it gets here."
         },
         "servers": [{"url": "/"}],
+        "tags": tags,
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -55,6 +58,7 @@ fn described(operation: &Operation, schemas: &mut BTreeMap<String, Value>) -> Va
     let security: Vec<_> = scopes.0.iter().map(|scope| json!({SECURITY_SCHEME: [scope]})).collect();
     let mut described = json!({
         "operationId": id(operation),
+        "tags": [operation.tag()],
         "summary": summary,
         "security": security,
         "responses": responses(operation, schemas)
@@ -64,7 +68,12 @@ fn described(operation: &Operation, schemas: &mut BTreeMap<String, Value>) -> Va
         .has_id()
         .then(|| json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}}));
     let in_query = parameters.iter().map(|Parameter(name, schema, description)| {
-        json!({"name": name, "in": "query", "schema": schema, "description": description})
+        let mut parameter = json!({"name": name, "in": "query", "schema": schema, "description": description});
+        if let (Some("array"), Value::Object(members)) = (schema["type"].as_str(), &mut parameter) {
+            members.insert("style".to_owned(), "form".into());
+            members.insert("explode".to_owned(), true.into());
+        }
+        parameter
     });
     let parameters: Vec<_> = in_path.into_iter().chain(in_query).collect();
     if !parameters.is_empty() {
@@ -93,7 +102,7 @@ fn responses(operation: &Operation, schemas: &mut BTreeMap<String, Value>) -> Ma
             "description": status.canonical_reason(),
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
         });
-        let text = json!({"required": true, "schema": {"type": "string"}});
+        let text = json!({"required": true, "schema": text()});
         let header = match status {
             StatusCode::UNAUTHORIZED => Some("www-authenticate"),
             StatusCode::SERVICE_UNAVAILABLE => Some("retry-after"),
@@ -111,29 +120,45 @@ fn success(operation: &Operation, schemas: &mut BTreeMap<String, Value>) -> Valu
     let schema = match &operation.answer {
         Answer::Nothing => None,
         Answer::One(schema) => Some(reference(schema, schemas)),
-        Answer::List { name, entry, has_checkpoints } => Some(list(name, reference(entry, schemas), *has_checkpoints)),
+        Answer::List { name, entry, has_checkpoints, has_length } => {
+            Some(list(name, reference(entry, schemas), *has_checkpoints, *has_length))
+        }
     };
     let mut response = json!({"description": operation.status.canonical_reason()});
     let Value::Object(members) = &mut response else { return response };
     if let Some(schema) = schema {
         members.insert("content".to_owned(), json!({"application/json": {"schema": schema}}));
     }
+    let mut headers = Map::new();
     if operation.warns {
         let description = "What the owner should know (RFC 7234 §5.5); there may be several.";
-        let warning = json!({"schema": {"type": "string"}, "description": description});
-        members.insert("headers".to_owned(), json!({"warning": warning}));
+        headers.insert("warning".to_owned(), json!({"schema": text(), "description": description}));
+    }
+    if operation.is_secret {
+        let schema = json!({"type": "string", "const": "no-store"});
+        let description = "Nobody may keep the answer: it has a secret.";
+        let header = json!({"required": true, "schema": schema, "description": description});
+        headers.insert("cache-control".to_owned(), header);
+    }
+    if !headers.is_empty() {
+        members.insert("headers".to_owned(), headers.into());
     }
     response
 }
 
-fn list(name: &str, entry: Value, has_checkpoints: bool) -> Value {
+fn list(name: &str, entry: Value, has_checkpoints: bool, has_length: bool) -> Value {
     let entries = json!({"type": "array", "items": entry});
     let number = json!({"type": "integer", "minimum": 0});
+    let mut counts = vec!["start", "limit", "total"];
+    counts.extend(has_length.then_some("length"));
+    let mut properties: Map<String, Value> = counts.iter().map(|name| ((*name).to_owned(), number.clone())).collect();
+    properties.insert(name.to_owned(), entries.clone());
+    counts.push(name);
     let page = json!({
         "type": "object",
         "description": "With include_totals.",
-        "required": ["start", "limit", "total", name],
-        "properties": {"start": number, "limit": number, "total": number, "length": number, name: entries}
+        "required": counts,
+        "properties": properties
     });
     let checkpoint = json!({
         "type": "object",
@@ -179,6 +204,16 @@ pub(super) fn fields() -> Vec<Parameter> {
 /// The schema of any text.
 pub(super) fn text() -> Value {
     json!({"type": "string"})
+}
+
+/// The schema of any number of texts, each a parameter of the same name.
+pub(super) fn texts() -> Value {
+    json!({"type": "array", "items": text()})
+}
+
+/// The schema of one of these words.
+pub(super) fn one_of(words: &[&str]) -> Value {
+    json!({"type": "string", "enum": words})
 }
 
 fn entries() -> Value {

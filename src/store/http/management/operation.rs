@@ -30,9 +30,16 @@ impl Schema {
         Self::made::<T>(SchemaSettings::draft2020_12().for_deserialize())
     }
 
+    /// Of a change that the handlers read: what is absent stays as it is, so there are no defaults.
+    pub(super) fn of_change<T: JsonSchema>() -> Self {
+        Self::of_input::<T>().into_change()
+    }
+
     /// Of what the handlers write.
     pub(super) fn of_output<T: JsonSchema>() -> Self {
-        Self::made::<T>(SchemaSettings::draft2020_12().for_serialize())
+        let mut schema = Self::made::<T>(SchemaSettings::draft2020_12().for_serialize());
+        without_optional_nulls(&mut schema.json);
+        schema
     }
 
     fn made<T: JsonSchema>(settings: SchemaSettings) -> Self {
@@ -48,6 +55,12 @@ impl Schema {
     /// The same under another name.
     pub(super) fn named(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
+    }
+
+    /// Without defaults.
+    pub(super) fn into_change(mut self) -> Self {
+        without_defaults(&mut self.json);
+        self
     }
 
     /// One without members that have to be there.
@@ -69,6 +82,13 @@ impl Schema {
             for schema in members.values_mut() {
                 *schema = json!({"anyOf": [schema.take(), {"type": "null"}]});
             }
+        }
+    }
+
+    /// Describes what is at `pointer` (RFC 6901).
+    pub(super) fn describe(&mut self, pointer: &str, description: &str) {
+        if let Some(Value::Object(members)) = self.json.pointer_mut(pointer) {
+            members.insert("description".to_owned(), description.into());
         }
     }
 
@@ -99,15 +119,68 @@ fn for_readers(schema: &mut Value) {
                 members.remove("default");
             }
             if let Some(Value::String(description)) = members.get_mut("description") {
-                *description = description.replace('\n', " ");
-                if description.contains("[`") {
-                    members.remove("description");
-                }
+                *description = description.replace('\n', " ").replace("[`", "`").replace("`]", "`");
+            }
+            // Nobody sends an empty list where a list has something in it.
+            if members.contains_key("minItems") && members.get("default") == Some(&json!([])) {
+                members.remove("default");
+            }
+            if members.get("format").is_some_and(|format| format == "uint32") {
+                members.entry("maximum").or_insert_with(|| u32::MAX.into());
             }
             members.values_mut().for_each(for_readers);
         }
         Value::Array(entries) => entries.iter_mut().for_each(for_readers),
         _ => {}
+    }
+}
+
+fn without_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            // A member of an object may have the name as well; then it is a schema.
+            members.retain(|name, value| name != "default" || value.get("type").is_some());
+            members.values_mut().for_each(without_defaults);
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(without_defaults),
+        _ => {}
+    }
+}
+
+/// Takes `null` away from members that need not be there: what has no value is left out of an answer.
+fn without_optional_nulls(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            let required: Vec<Value> = members.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+            if let Some(Value::Object(properties)) = members.get_mut("properties") {
+                let optional = properties.iter_mut().filter(|(name, _)| !required.iter().any(|r| r == name.as_str()));
+                optional.for_each(|(_, property)| without_null(property));
+            }
+            members.values_mut().for_each(without_optional_nulls);
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(without_optional_nulls),
+        _ => {}
+    }
+}
+
+fn without_null(schema: &mut Value) {
+    let Value::Object(members) = schema else { return };
+    if let Some(Value::Array(types)) = members.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [one] = types.as_slice() {
+            let one = one.clone();
+            members.insert("type".to_owned(), one);
+        }
+    }
+    if let Some(Value::Array(forms)) = members.get_mut("anyOf") {
+        forms.retain(|form| *form != json!({"type": "null"}));
+        if let [Value::Object(one)] = forms.as_slice() {
+            let one = one.clone();
+            members.remove("anyOf");
+            for (name, value) in one {
+                members.entry(name).or_insert(value);
+            }
+        }
     }
 }
 
@@ -125,6 +198,8 @@ pub(super) enum Answer {
         entry: Schema,
         /// Whether an answer to `from` and `take` is an object as well, with `next`.
         has_checkpoints: bool,
+        /// Whether an answer with totals has the number of its entries as well.
+        has_length: bool,
     },
 }
 
@@ -151,6 +226,8 @@ pub(super) struct Operation {
     pub(super) answer: Answer,
     /// Whether an answer may have a `warning` header.
     pub(super) warns: bool,
+    /// Whether the answer has a secret, which nobody may keep.
+    pub(super) is_secret: bool,
     /// Statuses of errors beside those that follow from the rest.
     errors: Vec<StatusCode>,
     handler: MethodRouter<App>,
@@ -174,6 +251,7 @@ impl Operation {
             status: StatusCode::OK,
             answer: Answer::Nothing,
             warns: false,
+            is_secret: false,
             errors: Vec::new(),
             handler: on(filter, handler),
         }
@@ -211,10 +289,20 @@ impl Operation {
         Self { warns: true, ..self }
     }
 
+    /// Has its answer show a secret.
+    pub(super) fn secret(self) -> Self {
+        Self { is_secret: true, ..self }
+    }
+
     /// Adds a status of an error that does not follow from the rest.
     pub(super) fn error(mut self, status: StatusCode) -> Self {
         self.errors.push(status);
         self
+    }
+
+    /// What it is about: the first part of its path.
+    pub(super) fn tag(&self) -> &'static str {
+        self.path.trim_start_matches("/api/v2/").split('/').next().unwrap_or_default()
     }
 
     /// Whether its path has an id.

@@ -31,8 +31,8 @@ pub trait Resource: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 's
     const KIND: DocumentKind;
     /// Its name in scopes and the member of an answer under which a list of them stands.
     const PLURAL: &'static str;
-    /// Query parameters that choose among them, and the members that those speak of.
-    const FILTERS: &'static [(&'static str, &'static str)];
+    /// Query parameters that choose among them.
+    const FILTERS: &'static [Filter];
     /// Whether lists come by `from` and `take`, too.
     const HAS_CHECKPOINTS: bool;
     /// The body of a PATCH.
@@ -58,10 +58,61 @@ pub trait Resource: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 's
     }
 }
 
+/// A parameter of a query that chooses objects by a member.
+pub struct Filter {
+    /// Its name.
+    parameter: &'static str,
+    /// The member's name.
+    member: &'static str,
+    /// The values that the member can have; empty: any text.
+    choices: &'static [&'static str],
+    /// Whether it may be there several times.
+    is_repeated: bool,
+}
+
+impl Filter {
+    /// By the member of its own name.
+    const fn of(parameter: &'static str) -> Self {
+        Self { parameter, member: parameter, choices: &[], is_repeated: false }
+    }
+
+    /// By a member that can have these values only.
+    const fn one_of(parameter: &'static str, choices: &'static [&'static str]) -> Self {
+        Self { choices, ..Self::of(parameter) }
+    }
+
+    /// By any of the values that it is sent with.
+    const fn any_of(parameter: &'static str, member: &'static str) -> Self {
+        Self { member, is_repeated: true, ..Self::of(parameter) }
+    }
+
+    /// Its description.
+    fn described(&self) -> Parameter {
+        let Self { parameter, choices, is_repeated, .. } = self;
+        if *is_repeated {
+            return Parameter(parameter, openapi::texts(), "Those that have one of these values.");
+        }
+        let schema = if choices.is_empty() { openapi::text() } else { openapi::one_of(choices) };
+        Parameter(parameter, schema, "Those that have this value.")
+    }
+
+    /// Its values in a query.
+    fn values(&self, Parameters(parameters): &Parameters) -> Result<Vec<String>, ManagementError> {
+        let sent = parameters.iter().filter(|(name, _)| name == self.parameter);
+        let values: Vec<String> = sent.map(|(_, value)| value.clone()).collect();
+        if self.choices.is_empty() || values.iter().all(|value| self.choices.contains(&value.as_str())) {
+            Ok(values)
+        } else {
+            let message = format!("{}: expected {}", self.parameter, self.choices.join(" or "));
+            Err(ManagementError::invalid_query(message))
+        }
+    }
+}
+
 impl Resource for ResourceServer {
     const KIND: DocumentKind = DocumentKind::ResourceServer;
     const PLURAL: &'static str = "resource_servers";
-    const FILTERS: &'static [(&'static str, &'static str)] = &[("identifiers", "identifier")];
+    const FILTERS: &'static [Filter] = &[Filter::any_of("identifiers", "identifier")];
     const HAS_CHECKPOINTS: bool = false;
     type Patch = ResourceServerPatch;
 
@@ -95,7 +146,7 @@ impl Resource for ResourceServer {
 impl Resource for Connection {
     const KIND: DocumentKind = DocumentKind::Connection;
     const PLURAL: &'static str = "connections";
-    const FILTERS: &'static [(&'static str, &'static str)] = &[("name", "name"), ("strategy", "strategy")];
+    const FILTERS: &'static [Filter] = &[Filter::of("name"), Filter::any_of("strategy", "strategy")];
     const HAS_CHECKPOINTS: bool = true;
     type Patch = ConnectionPatch;
 
@@ -111,11 +162,11 @@ impl Resource for Connection {
 impl Resource for ClientGrant {
     const KIND: DocumentKind = DocumentKind::ClientGrant;
     const PLURAL: &'static str = "client_grants";
-    const FILTERS: &'static [(&'static str, &'static str)] = &[
-        ("audience", "audience"),
-        ("client_id", "client_id"),
-        ("subject_type", "subject_type"),
-        ("default_for", "default_for"),
+    const FILTERS: &'static [Filter] = &[
+        Filter::of("audience"),
+        Filter::of("client_id"),
+        Filter::one_of("subject_type", &["client", "user"]),
+        Filter::one_of("default_for", &["third_party_clients"]),
     ];
     const HAS_CHECKPOINTS: bool = true;
     type Patch = ClientGrantPatch;
@@ -153,7 +204,7 @@ pub(super) fn operations<R: Resource>(all: &'static str, one: &'static str) -> [
     let shown = || R::completed(Schema::of_output::<R>().with("id", openapi::text()));
     let scope = |verb: &str| format!("{verb}:{}", R::PLURAL);
     let checkpoints = if R::HAS_CHECKPOINTS { openapi::checkpoints() } else { Vec::new() };
-    let filters = R::FILTERS.iter().map(|(name, _)| Parameter(name, openapi::text(), "Those that have this value."));
+    let filters = R::FILTERS.iter().map(Filter::described);
     let entry = openapi::some_of(shown());
     let (created, changed) = R::examples();
     let request = Schema::of_input::<R>().named(format!("{}Request", R::schema_name()));
@@ -164,7 +215,7 @@ pub(super) fn operations<R: Resource>(all: &'static str, one: &'static str) -> [
             .query(checkpoints)
             .query(openapi::fields())
             .query(filters)
-            .answers(StatusCode::OK, Answer::List { name: R::PLURAL, entry, has_checkpoints: R::HAS_CHECKPOINTS }),
+            .answers(StatusCode::OK, Answer::List { name: R::PLURAL, entry, has_checkpoints: R::HAS_CHECKPOINTS, has_length: false }),
         Operation::new(Method::POST, all, "Makes one", create::<R>)
             .scope(scope("create"))
             .body(request, created)
@@ -176,7 +227,7 @@ pub(super) fn operations<R: Resource>(all: &'static str, one: &'static str) -> [
             .answers(StatusCode::OK, Answer::One(openapi::some_of(shown()))),
         Operation::new(Method::PATCH, one, "Changes members of one", change::<R>)
             .scope(scope("update"))
-            .body(Schema::of_input::<R::Patch>(), changed)
+            .body(Schema::of_change::<R::Patch>(), changed)
             .answers(StatusCode::OK, Answer::One(shown())),
         Operation::new(Method::DELETE, one, "Deletes one", delete::<R>)
             .scope(scope("delete"))
@@ -192,11 +243,13 @@ async fn list<R: Resource>(
     parameters: Parameters,
     State(app): State<App>,
 ) -> Result<Response, ManagementError> {
-    let members = R::FILTERS.iter().filter_map(|(parameter, member)| {
-        let values = parameters.0.iter().filter(|(name, _)| name == parameter).map(|(_, value)| value.clone());
-        Some((*member, values.collect::<Vec<_>>())).filter(|(_, values)| !values.is_empty())
-    });
-    let members = members.collect();
+    let mut members = Vec::new();
+    for filter in R::FILTERS {
+        let values = filter.values(&parameters)?;
+        if !values.is_empty() {
+            members.push((filter.member, values));
+        }
+    }
     let checkpoint = if R::HAS_CHECKPOINTS { Checkpoint::parse(&parameters)? } else { None };
     let query = match checkpoint {
         // One more shows whether there are more.

@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::access::Access;
 use super::body::{checked, json_body, json_object};
+use super::fields::Fields;
+use super::openapi;
 use super::operation::{Answer, Operation, Schema};
 use super::warning::warn;
 use crate::store::clock::unix_millis;
@@ -41,8 +43,8 @@ const DELETING: [&str; 2] = ["client_quota", "unused_client_ttl"];
 /// What can be done with the settings.
 pub(super) fn operations() -> [Operation; 2] {
     const PATH: &str = "/api/v2/tenants/settings";
-    let shown = || Answer::One(Schema::of_output::<Settings>());
-    let mut patch = Schema::of_input::<Settings>().named("SettingsPatch");
+    let shown = Schema::of_output::<Settings>;
+    let mut patch = Schema::of_change::<Settings>().named("SettingsPatch");
     for pointer in ["/properties/flags", "/properties/dcr_edge", ""] {
         patch.with_nulls(pointer);
     }
@@ -50,18 +52,19 @@ pub(super) fn operations() -> [Operation; 2] {
     [
         Operation::new(Method::GET, PATH, "The tenant's settings", show)
             .scope("read:tenant_settings")
-            .answers(StatusCode::OK, shown()),
+            .query(openapi::fields())
+            .answers(StatusCode::OK, Answer::One(openapi::some_of(shown()))),
         Operation::new(Method::PATCH, PATH, "Changes settings; null brings a default back", change)
             .scope("update:tenant_settings")
             .body(patch, example)
-            .answers(StatusCode::OK, shown())
+            .answers(StatusCode::OK, Answer::One(shown()))
             .warns(),
     ]
 }
 
 /// `GET /api/v2/tenants/settings`
-pub async fn show(access: Access) -> Result<Json<Settings>, ManagementError> {
-    Ok(Json(access.stored.tenant.settings))
+pub async fn show(access: Access, fields: Fields) -> Result<Json<Map<String, Value>>, ManagementError> {
+    Ok(Json(fields.of(&access.stored.tenant.settings)?))
 }
 
 /// `PATCH /api/v2/tenants/settings`
