@@ -20,9 +20,9 @@ const MAX_LEVELS: u32 = 32;
 pub(super) enum Json {
     Null,
     Bool(bool),
-    Integer(i64),
-    /// A number that two readers may read differently (RFC 8259 §6): a fraction, or too large.
-    Inexact,
+    Number(u32),
+    /// A number that no member has: below 0, larger, or a fraction.
+    OtherNumber,
     Text(String),
     List(Vec<Self>),
     Object(BTreeMap<String, Self>),
@@ -35,17 +35,7 @@ impl Json {
             Self::Null => true,
             Self::Text(text) => text.is_empty(),
             Self::List(list) => list.is_empty(),
-            Self::Object(_) | Self::Bool(_) | Self::Integer(_) | Self::Inexact => false,
-        }
-    }
-
-    /// Whether every number in it is a whole one of 64 bits, so that it comes back as it was sent.
-    pub(super) fn is_exact(&self) -> bool {
-        match self {
-            Self::Null | Self::Bool(_) | Self::Integer(_) | Self::Text(_) => true,
-            Self::Inexact => false,
-            Self::List(list) => list.iter().all(Self::is_exact),
-            Self::Object(members) => members.values().all(Self::is_exact),
+            Self::Object(_) | Self::Bool(_) | Self::Number(_) | Self::OtherNumber => false,
         }
     }
 }
@@ -53,10 +43,10 @@ impl Json {
 impl Serialize for Json {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            // What is inexact is never registered.
-            Self::Null | Self::Inexact => serializer.serialize_unit(),
+            // Neither is ever registered.
+            Self::Null | Self::OtherNumber => serializer.serialize_unit(),
             Self::Bool(value) => serializer.serialize_bool(*value),
-            Self::Integer(value) => serializer.serialize_i64(*value),
+            Self::Number(value) => serializer.serialize_u32(*value),
             Self::Text(text) => serializer.serialize_str(text),
             Self::List(list) => serializer.collect_seq(list),
             Self::Object(members) => serializer.collect_map(members),
@@ -117,16 +107,16 @@ impl<'de> Visitor<'de> for Level {
         Ok(Json::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(Json::Integer(value))
+    fn visit_i64<E>(self, _: i64) -> Result<Json, E> {
+        Ok(Json::OtherNumber)
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(value.try_into().map_or(Json::Inexact, Json::Integer))
+        Ok(value.try_into().map_or(Json::OtherNumber, Json::Number))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
-        Ok(Json::Inexact)
+        Ok(Json::OtherNumber)
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Json, E> {
