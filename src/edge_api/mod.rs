@@ -164,8 +164,8 @@ pub struct ClientInformation {
     pub third_party_security_mode: SecurityMode,
     /// The owner's texts by name.
     pub client_metadata: BTreeMap<String, String>,
-    /// What the server has to hold it to. Of one of the permissive mode only `require_pkce`, `loopback_any_port` and
-    /// `redirection_policy` mean anything: it is no third party with controls.
+    /// What the server has to hold it to. Of one of the permissive mode `connections`, `consent` and
+    /// `refresh_token_rotation` mean nothing: it is no third party with controls.
     pub policy: ThirdPartyPolicy,
 }
 

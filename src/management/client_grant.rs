@@ -1,6 +1,6 @@
 //! Client grants: which client may have tokens for which API, with which scopes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -154,10 +154,10 @@ impl Abilities {
     }
 }
 
-/// A grant, with what matters of its API: that may be large.
+/// A grant, or what stands for one, with what matters of its API: that may be large.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct GrantOfApi {
-    /// Which kind of grant it is.
+    /// What it is.
     pub source: PermissionSource,
     /// See [`ClientGrant::audience`].
     pub audience: String,
@@ -185,39 +185,56 @@ pub struct Permission {
     pub subject_type: SubjectType,
     /// The most scopes that a token may have, in the order of the grant, or in that of the API if all are allowed.
     pub scope: Vec<String>,
-    /// Which kind of grant allows it.
+    /// What allows it.
     pub source: PermissionSource,
     /// Whether there may be a refresh token. The owner sees that at the API and at the client.
     #[serde(skip)]
     pub allow_offline_access: bool,
 }
 
-/// Which kind of grant a permission is from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+/// Where a permission is from; a later one wins over an earlier one.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PermissionSource {
-    /// The client's own.
-    ClientGrant,
-    /// The default for third-party clients.
+    /// The default grant for third-party clients.
     Default,
+    /// The client's own grant.
+    ClientGrant,
+    /// No grant: the API's policy allows all clients that are not held to the controls of third parties.
+    ApiPolicy,
 }
 
-/// What a third-party client with these abilities may do, by its own grants and the defaults.
+impl PermissionSource {
+    /// The source with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "default" => Some(Self::Default),
+            "client_grant" => Some(Self::ClientGrant),
+            "api_policy" => Some(Self::ApiPolicy),
+            _ => None,
+        }
+    }
+}
+
+/// What a client with these abilities may do, by its own grants and the defaults or the policies of the APIs.
 ///
-/// For one API and subject type the client's own grant wins, even if it allows less. A grant allows nothing where the
+/// For one API and subject type the client's own grant wins over the default, even if it allows less. A grant allows nothing where the
 /// client has not the subject type, where the API is a system API or its policy denies all, and if the API has none of
 /// the scopes that it names.
 pub fn effective_permissions(client: Abilities, grants: Vec<GrantOfApi>) -> Vec<Permission> {
-    let own = grants.iter().filter(|grant| grant.source == PermissionSource::ClientGrant);
-    let own: HashSet<_> = own.map(|grant| (grant.audience.clone(), grant.subject_type)).collect();
+    let mut winners = HashMap::new();
+    for grant in &grants {
+        let winner = winners.entry((grant.audience.clone(), grant.subject_type)).or_insert(grant.source);
+        *winner = grant.source.max(*winner);
+    }
     let permission = |grant: GrantOfApi| {
         let GrantOfApi { source, audience, subject_type, scope, allow_all_scopes, scopes_of_api, .. } = grant;
         let is_denied = !grant.subject_type_authorization.allows_grants(subject_type);
         if !client.include(subject_type) || is_denied || is_system_api(&audience) {
             return None;
         }
-        let wins = source == PermissionSource::ClientGrant || !own.contains(&(audience.clone(), subject_type));
+        let wins = winners.get(&(audience.clone(), subject_type)) == Some(&source);
         let scope: Vec<String> = if allow_all_scopes {
             scopes_of_api
         } else {

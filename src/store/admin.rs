@@ -3,9 +3,10 @@
 use std::num::NonZeroU32;
 
 use serde::Serialize;
+use serde_json::json;
 
-use super::clock::{Now, rfc3339};
-use super::db::{self, Database, Rotation, StoredKey, StoredTenant, update_tenant};
+use super::clock::{Now, rfc3339, unix_millis};
+use super::db::{self, Database, Rotation, SETTINGS_CHANGED, StoredKey, StoredTenant, settings_event, update_tenant};
 use super::token::keys::kid;
 use super::token::{self, Claims, Keys, Kind, MANAGEMENT_SCOPES};
 use crate::tenant::{Domain, MAX_DOMAINS, Name, RateLimit, SecurityMode, Settings, Tenant};
@@ -125,6 +126,14 @@ pub async fn update(
             "dynamic_client_registration_security_mode is strict again; clients that were registered in the permissive \
              mode stay as they are\n",
         );
+        let details = json!({
+            "dynamic_client_registration_security_mode": SecurityMode::Strict,
+            "permissive_eligible": false
+        });
+        let event = settings_event(&details);
+        if let Err(error) = database.write_log_event(changed.slot, SETTINGS_CHANGED, &event, unix_millis()).await {
+            text.push_str(&format!("the tenant's log does not say so: {error}\n"));
+        }
     }
     Ok(text)
 }

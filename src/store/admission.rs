@@ -53,6 +53,12 @@ pub enum Refusal {
     /// The metadata breaks a rule.
     #[error("{}", .0.description)]
     Invalid(Rejection),
+    /// The edge checked it in the permissive mode, and the tenant is strict.
+    #[error(
+        "this tenant registers no clients of the permissive mode now; the edge that sent this one has older settings, and \
+         hears of newer ones within seconds"
+    )]
+    OtherMode,
     /// A confidential client without a secret's hash, or a public one with one.
     #[error("client_secret_sha256 must be present exactly if the client authenticates with a secret")]
     SecretMismatch,
@@ -88,6 +94,7 @@ impl Refusal {
             Self::UnknownTenant => "unknown_tenant",
             Self::Disabled => "disabled",
             Self::Invalid(_) | Self::SecretMismatch => "invalid",
+            Self::OtherMode => "other_mode",
             Self::QuotaUsedUp => "quota",
             Self::RateLimited { .. } => "rate_limited",
             Self::Conflict => "conflict",
@@ -113,15 +120,16 @@ pub fn admit(client: &NewClient, settings: &Settings) -> Result<Admitted, Refusa
     if !settings.flags.enable_dynamic_client_registration {
         return Err(Refusal::Disabled);
     }
-    let mode = settings.dynamic_client_registration_security_mode;
+    // The id is of the mode in which the edge checked it. The strict one is admitted by either: it allows less.
+    let mode = match (client_id_mode(&client.client_id), settings.dynamic_client_registration_security_mode) {
+        (Some(SecurityMode::Strict), _) => SecurityMode::Strict,
+        (Some(SecurityMode::Permissive), SecurityMode::Permissive) => SecurityMode::Permissive,
+        (Some(SecurityMode::Permissive), SecurityMode::Strict) | (None, _) => return Err(Refusal::OtherMode),
+    };
     let invalid = |description: &str| {
         let error = ErrorCode::InvalidClientMetadata;
         Refusal::Invalid(Rejection { error, description: description.to_owned() })
     };
-    // The id is of the mode in which the edge checked it.
-    if client_id_mode(&client.client_id) != Some(mode) {
-        return Err(invalid("the security mode of this tenant has changed just now, register again in a moment"));
-    }
     let body = client.metadata.get().as_bytes();
     let metadata = registration::check(body, mode, &settings.dcr_edge).map_err(Refusal::Invalid)?;
     if metadata.is_confidential() != client.client_secret_sha256.is_some() {

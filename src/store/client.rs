@@ -29,8 +29,14 @@ const CLIENT_METADATA_NAME: &str = ":,-+=_*?\"/\\()<>@\t ";
 const READABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$";
 
 /// Members that the Management API shows and that nobody changes.
-const FIXED: [&str; 5] =
-    ["client_id", "tenant", "is_first_party", "third_party_security_mode", "token_endpoint_auth_method"];
+const FIXED: [&str; 6] = [
+    "client_id",
+    "tenant",
+    "is_first_party",
+    "third_party_security_mode",
+    "token_endpoint_auth_method",
+    "registered_metadata",
+];
 
 /// What kind of application a client is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -113,13 +119,15 @@ pub struct ClientData {
 }
 
 impl ClientData {
-    /// What the client can do by its grant types; `None` if they cannot be read.
-    pub fn abilities(&self, is_dynamic: bool) -> Option<Abilities> {
+    /// What the client can do by its grant types; `None` if they cannot be read. In the strict mode one that registered
+    /// itself never acts on its own behalf.
+    pub fn abilities(&self, is_dynamic: bool, mode: SecurityMode) -> Option<Abilities> {
+        let may_act = !is_dynamic || mode == SecurityMode::Permissive;
         let grants = Registered::read(&self.metadata)?.grant_types;
         let has = |name: &str| grants.iter().any(|grant| grant == name);
         Some(Abilities {
             has_users: grants.iter().any(|grant| grant != "client_credentials" && grant != "refresh_token"),
-            acts_for_itself: !is_dynamic && has("client_credentials"),
+            acts_for_itself: may_act && has("client_credentials"),
             refreshes: has("refresh_token"),
         })
     }
@@ -307,8 +315,8 @@ impl ClientPatch {
 
     /// The client after the change. An error names the member and the rule.
     ///
-    /// It is checked by the rules of the mode that the client was made under. Callbacks that it did not have are checked under the tenant's rules; those that it has had since other
-    /// rules were in force may stay.
+    /// It is checked by the rules of the mode that the client was made under. Callbacks that it did not have are checked
+    /// under the tenant's rules; those that it has had since other rules were in force may stay.
     pub fn applied(
         self,
         client: &ClientData,
@@ -353,7 +361,7 @@ impl ClientPatch {
             };
             changed.metadata = metadata;
             // What it was before says nothing of a client that gets users, or has none any more.
-            if acts_for_itself(&grants) != acts_for_itself(&stored_grants) {
+            if is_without_users(&grants) != is_without_users(&stored_grants) {
                 changed.app_type = registered_type;
             }
         }
@@ -429,6 +437,11 @@ fn check_strict_grants(grants: &[GrantType], is_confidential: bool, made_by_owne
 /// Whether a client with these grants has no users, who would be redirected to it.
 fn acts_for_itself(grants: &[GrantType]) -> bool {
     !grants.is_empty() && grants.iter().all(|grant| *grant == GrantType::ClientCredentials)
+}
+
+/// Whether nobody logs in with a client with these grants, as [`ClientMetadata::is_without_users`] has it.
+fn is_without_users(grants: &[GrantType]) -> bool {
+    grants.iter().all(|grant| matches!(grant, GrantType::ClientCredentials | GrantType::RefreshToken))
 }
 
 /// The members as they are registered, as JSON, and the type of application that they show.

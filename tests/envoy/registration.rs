@@ -82,7 +82,8 @@ fn a_permissive_tenant_registers_what_a_strict_one_beside_it_refuses() {
 
     let machine = json!({
         "client_name": "Nightly job", "token_endpoint_auth_method": "client_secret_basic",
-        "grant_types": ["client_credentials", "password"], "jwks_uri": "https://app.example/jwks", "x-own": [1, true]
+        "grant_types": ["client_credentials", "password"], "jwks_uri": "https://app.example/jwks", "default_max_age": 60,
+        "x-own": [1, true]
     });
     let send = |host: &str| {
         let host: (&str, &[u8]) = ("host", host.as_bytes());
@@ -99,7 +100,7 @@ fn a_permissive_tenant_registers_what_a_strict_one_beside_it_refuses() {
         json!({
             "client_secret_expires_at": 0, "redirect_uris": [], "token_endpoint_auth_method": "client_secret_basic",
             "grant_types": ["client_credentials"], "response_types": [], "application_type": "web",
-            "client_name": "Nightly job", "jwks_uri": "https://app.example/jwks", "x-own": [1, true]
+            "client_name": "Nightly job", "jwks_uri": "https://app.example/jwks", "default_max_age": 60
         })
     );
     assert!(gateway.client_ids().contains(id));

@@ -4,14 +4,24 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::Error;
 use super::log_filter::LogFilter;
 use crate::edge_api::Origin;
 use crate::store::clock::rfc3339;
+use crate::tenant::SecurityMode;
 
 /// Type of the event of something that succeeded in the API: a registration.
 pub const REGISTERED: &str = "sapi";
+
+/// Type of the event of a change of the tenant's settings.
+pub const SETTINGS_CHANGED: &str = "sapi";
+
+/// A change of the tenant's settings as its log shows it: the event's data, an object as JSON.
+pub fn settings_event(details: &Value) -> String {
+    json!({"description": "Update tenant settings", "details": details}).to_string()
+}
 
 /// What a registration's event says that it is.
 pub const REGISTRATION: &str = "Dynamic client registration";
@@ -35,7 +45,7 @@ pub struct RegistrationEvent<'a> {
 /// Most hosts that an event names.
 const MAX_HOSTS: usize = 20;
 
-/// The warning in the event of a registration while the tenant grants third parties nothing by default.
+/// The warning in the event of a registration in the strict mode while the tenant grants third parties nothing by default.
 const NO_DEFAULT_GRANT: &str = "no default client grant: the client can reach no API";
 
 #[derive(Debug, Serialize)]
@@ -44,6 +54,9 @@ struct RegistrationDetails<'a> {
     /// How many more there are.
     #[serde(skip_serializing_if = "is_none")]
     more_redirect_hosts: usize,
+    /// Absent for a strict client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    third_party_security_mode: Option<SecurityMode>,
     #[serde(skip_serializing_if = "Option::is_none")]
     asn: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,16 +76,18 @@ fn is_none(number: &usize) -> bool {
 }
 
 impl<'a> RegistrationEvent<'a> {
-    /// What is to be known of a registration: who registered, what may get its users' codes, and whether the tenant
-    /// grants it anything by default.
+    /// What is to be known of a registration: who registered, what may get its users' codes, in which mode, and whether
+    /// the tenant grants third parties anything by default, which a permissive client does not need.
     pub fn new(
         client_id: &'a str,
         client_name: Option<&'a str>,
         redirect_hosts: &'a [String],
         origin: &'a Origin,
+        security_mode: SecurityMode,
         has_default_grant: bool,
     ) -> Self {
         let Origin { ip, user_agent, hostname, asn, country, subdivision, ja3, ja4 } = origin;
+        let is_permissive = security_mode == SecurityMode::Permissive;
         Self {
             description: REGISTRATION,
             client_id,
@@ -83,12 +98,13 @@ impl<'a> RegistrationEvent<'a> {
             details: RegistrationDetails {
                 redirect_hosts: redirect_hosts.get(..MAX_HOSTS).unwrap_or(redirect_hosts),
                 more_redirect_hosts: redirect_hosts.len().saturating_sub(MAX_HOSTS),
+                third_party_security_mode: is_permissive.then_some(security_mode),
                 asn: *asn,
                 country: country.as_deref(),
                 subdivision: subdivision.as_deref(),
                 ja3: ja3.as_deref(),
                 ja4: ja4.as_deref(),
-                warning: (!has_default_grant).then_some(NO_DEFAULT_GRANT),
+                warning: (!has_default_grant && !is_permissive).then_some(NO_DEFAULT_GRANT),
             },
         }
     }

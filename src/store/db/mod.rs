@@ -18,7 +18,7 @@ pub use client::{ClientPage, Clients, MadeClient, StoredClient, update_client};
 pub use document::{Document, DocumentKind, DocumentPage, DocumentQuery, Documents, update_document};
 pub use log::{
     LogEvent, LogLimits, LogOrder, LogQuery, Logs, REFUSED, REGISTERED, REGISTRATION, RefusalTotal, RegistrationEvent,
-    TOO_MANY,
+    SETTINGS_CHANGED, TOO_MANY, settings_event,
 };
 pub use log_filter::{LogField, LogFilter};
 pub use network_acl::{
@@ -264,7 +264,7 @@ async fn update_tenant_if<E: From<Error>>(
         let tenant = change(before.tenant.clone())?;
         let after = StoredTenant { tenant, ..before };
         if after.tenant == before.tenant || database.replace_tenant(&after, now).await? {
-            return Ok(Some(Changed { before: before.tenant, after: after.tenant }));
+            return Ok(Some(Changed { slot: after.slot, before: before.tenant, after: after.tenant }));
         }
     }
     Ok(None)
@@ -273,6 +273,8 @@ async fn update_tenant_if<E: From<Error>>(
 /// A tenant before and after a change.
 #[derive(Debug)]
 pub struct Changed {
+    /// Its slot.
+    pub slot: u32,
     /// Before.
     pub before: Tenant,
     /// After.

@@ -12,8 +12,9 @@ pub(super) const MOST_GRANTS: u32 = 100;
 /// waiting.
 #[async_trait]
 pub trait Permissions {
-    /// A client with the grants that may concern it, its own and the defaults for third parties, in the order of
-    /// creation; all of one moment.
+    /// A client with the grants that may concern it, all of one moment: its own, and the defaults for third parties, in the
+    /// order of creation. For a permissive client the place of the defaults is taken by the APIs whose policy allows all
+    /// clients to act for users, as many as there may be defaults.
     async fn client_with_grants(
         &self,
         tenant: u32,
@@ -49,7 +50,7 @@ pub async fn permitted_client(
     let Some((client, grants)) = database.client_with_grants(tenant, client_id).await? else { return Ok(None) };
     let abilities = client
         .data
-        .abilities(client.is_dynamic)
+        .abilities(client.is_dynamic, client.security_mode)
         .ok_or_else(|| Error::Failed(format!("the client {client_id} cannot be read")))?;
     let has_own_grants = grants.iter().any(|grant| grant.source == PermissionSource::ClientGrant);
     let permissions = effective_permissions(abilities, grants);

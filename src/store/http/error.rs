@@ -63,6 +63,8 @@ impl From<NotRegistered> for EdgeError {
             Refusal::Disabled | Refusal::QuotaUsedUp => (StatusCode::FORBIDDEN, "access_denied"),
             Refusal::Invalid(rejection) => (StatusCode::BAD_REQUEST, rejection.error.as_str()),
             Refusal::SecretMismatch => (StatusCode::BAD_REQUEST, "invalid_request"),
+            // Nothing is wrong with it, and a moment later the edge checks the same request as the tenant wants it.
+            Refusal::OtherMode => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
             Refusal::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
             Refusal::Conflict => (StatusCode::CONFLICT, "conflict"),
         };

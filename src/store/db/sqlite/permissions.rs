@@ -5,7 +5,9 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::{Sqlite, clients, unreadable};
 use crate::management::{GrantOfApi, PermissionSource, SubjectType};
+use crate::store::db::permission::MOST_GRANTS;
 use crate::store::db::{Error, Permissions, StoredClient};
+use crate::tenant::SecurityMode;
 
 #[async_trait]
 impl Permissions for Sqlite {
@@ -16,12 +18,15 @@ impl Permissions for Sqlite {
     ) -> Result<Option<(StoredClient, Vec<GrantOfApi>)>, Error> {
         let mut snapshot = self.permission_readers.begin().await?;
         let Some(client) = clients::find(&mut snapshot, tenant, client_id).await? else { return Ok(None) };
-        let grants = grants(&mut snapshot, tenant, Some(client_id)).await?;
+        let grants = match client.security_mode {
+            SecurityMode::Strict => grants(&mut snapshot, GRANTS, tenant, Some(client_id)).await?,
+            SecurityMode::Permissive => grants(&mut snapshot, PERMISSIVE_GRANTS, tenant, Some(client_id)).await?,
+        };
         Ok(Some((client, grants)))
     }
 
     async fn default_grants(&self, tenant: u32) -> Result<Vec<GrantOfApi>, Error> {
-        grants(&mut *self.permission_readers.acquire().await?, tenant, None).await
+        grants(&mut *self.permission_readers.acquire().await?, GRANTS, tenant, None).await
     }
 
     async fn domain_connections(&self, tenant: u32) -> Result<Vec<String>, Error> {
@@ -29,20 +34,22 @@ impl Permissions for Sqlite {
     }
 }
 
-/// The default grants of a tenant, and those of the client.
+/// What `statement` finds of a tenant and a client.
 async fn grants(
     connection: &mut SqliteConnection,
+    statement: &'static str,
     tenant: u32,
     client_id: Option<&str>,
 ) -> Result<Vec<GrantOfApi>, Error> {
-    let rows: Vec<GrantRow> = sqlx::query_as(GRANTS).bind(tenant).bind(client_id).fetch_all(connection).await?;
+    let rows: Vec<GrantRow> =
+        sqlx::query_as(statement).bind(tenant).bind(client_id).bind(MOST_GRANTS).fetch_all(connection).await?;
     let read = |row: GrantRow| row.grant().ok_or_else(|| unreadable("a client grant or its API"));
     rows.into_iter().map(read).collect()
 }
 
 #[derive(sqlx::FromRow)]
 struct GrantRow {
-    is_own: bool,
+    source: String,
     audience: String,
     subject_type: String,
     /// A JSON array.
@@ -59,7 +66,7 @@ impl GrantRow {
     fn grant(self) -> Option<GrantOfApi> {
         let subject_types = [SubjectType::Client, SubjectType::User];
         Some(GrantOfApi {
-            source: if self.is_own { PermissionSource::ClientGrant } else { PermissionSource::Default },
+            source: PermissionSource::named(&self.source)?,
             audience: self.audience,
             subject_type: subject_types.into_iter().find(|one| one.as_str() == self.subject_type)?,
             scope: serde_json::from_str(&self.scope).ok()?,
@@ -71,19 +78,25 @@ impl GrantRow {
     }
 }
 
-/// Grants with what matters of their APIs, by one of the indexes. An API may have hundreds of kilobytes, most of them
-/// descriptions.
+/// What matters of an API. It may have hundreds of kilobytes, most of them descriptions.
+macro_rules! of_api {
+    () => {
+        "coalesce(a.data -> '$.subject_type_authorization', '{}') AS subject_type_authorization, \
+         (SELECT json_group_array(scope.value ->> '$.value') FROM json_each(a.data, '$.scopes') AS scope) \
+         AS scopes_of_api, \
+         coalesce(a.data ->> '$.allow_offline_access', 0) AS allow_offline_access"
+    };
+}
+
+/// Grants with what matters of their APIs, by one of the indexes.
 macro_rules! grants_by {
     ($index:literal, $condition:literal) => {
         concat!(
-            "SELECT g.number, g.client_id IS NOT NULL AS is_own, g.audience, g.subject_type, \
+            "SELECT g.number, iif(g.client_id IS NULL, 'default', 'client_grant') AS source, g.audience, g.subject_type, \
              coalesce(g.data ->> '$.scope', '[]') AS scope, \
-             coalesce(g.data ->> '$.allow_all_scopes', 0) AS allow_all_scopes, \
-             coalesce(a.data -> '$.subject_type_authorization', '{}') AS subject_type_authorization, \
-             (SELECT json_group_array(scope.value ->> '$.value') FROM json_each(a.data, '$.scopes') AS scope) \
-             AS scopes_of_api, \
-             coalesce(a.data ->> '$.allow_offline_access', 0) AS allow_offline_access \
-             FROM client_grants AS g INDEXED BY ",
+             coalesce(g.data ->> '$.allow_all_scopes', 0) AS allow_all_scopes, ",
+            of_api!(),
+            " FROM client_grants AS g INDEXED BY ",
             $index,
             " JOIN resource_servers AS a ON a.tenant = g.tenant AND a.identifier = g.audience WHERE g.tenant = ?1 AND ",
             $condition
@@ -97,6 +110,17 @@ const GRANTS: &str = concat!(
     " UNION ALL ",
     grants_by!("client_grants_default", "g.client_id IS NULL"),
     " ORDER BY 1"
+);
+
+/// The client's own grants, and the APIs for which a permissive client needs none.
+const PERMISSIVE_GRANTS: &str = concat!(
+    grants_by!("client_grants_client", "g.client_id = ?2"),
+    " UNION ALL SELECT * FROM (SELECT number, 'api_policy' AS source, identifier AS audience, 'user' AS subject_type, \
+     '[]' AS scope, 1 AS allow_all_scopes, ",
+    of_api!(),
+    " FROM resource_servers AS a INDEXED BY resource_servers_order WHERE tenant = ?1 \
+     AND coalesce(data ->> '$.subject_type_authorization.user.policy', 'allow_all') = 'allow_all' \
+     ORDER BY number LIMIT ?3)"
 );
 
 const DOMAIN_CONNECTIONS: &str =
@@ -122,6 +146,14 @@ mod tests {
                     "(tenant=? AND identifier=?)",
                 ][..],
             ),
+            (
+                PERMISSIVE_GRANTS,
+                &[
+                    "client_grants_client (client_id=?)",
+                    "(tenant=? AND identifier=?)",
+                    "resource_servers_order (tenant=?)",
+                ],
+            ),
             (documents::GRANTS_FOR, &["client_grants_client (client_id=?)", "client_grants_default (tenant=?)"]),
             (DOMAIN_CONNECTIONS, &["connections_order (tenant=?)"]),
         ] {
@@ -130,7 +162,7 @@ mod tests {
                 sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&database.readers).await.unwrap();
             let looks: Vec<_> = plan.iter().map(|(.., step)| step).filter(|step| step.contains("USING")).collect();
             let is_scan = |step: &str| {
-                let of_no_table = ["SCAN scope VIRTUAL TABLE INDEX 3:", "SCAN CONSTANT ROW"];
+                let of_no_table = ["SCAN scope VIRTUAL TABLE INDEX 3:", "SCAN CONSTANT ROW", "SCAN (subquery-3)"];
                 step.starts_with("SCAN") && !of_no_table.contains(&step)
             };
             assert!(!plan.iter().any(|(.., step)| is_scan(step)), "{plan:#?}");

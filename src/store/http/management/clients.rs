@@ -100,9 +100,26 @@ impl Shown {
 struct WithPermissions {
     #[serde(flatten)]
     client: Shown,
-    /// Absent for a permissive client.
+    /// Absent unless they are asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     effective_permissions: Option<Vec<Permission>>,
+    /// What else a permissive client registered, by the names of RFC 7591.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    registered_metadata: Map<String, Value>,
+}
+
+/// Registered members that [`Shown`] has under its own names.
+const SHOWN: [&str; 5] = ["client_name", "logo_uri", "redirect_uris", "grant_types", "token_endpoint_auth_method"];
+
+/// What nobody would see otherwise of a client that may register more than the controls of third parties let pass.
+fn registered_metadata(client: &StoredClient) -> Result<Map<String, Value>, ManagementError> {
+    if client.security_mode == SecurityMode::Strict {
+        return Ok(Map::new());
+    }
+    let mut members: Map<String, Value> = serde_json::from_str(&client.data.metadata)
+        .map_err(|_| db::Error::Failed(format!("the client {} cannot be read", client.client_id)))?;
+    members.retain(|name, _| !SHOWN.contains(&name.as_str()));
+    Ok(members)
 }
 
 /// The warning in an answer that shows a client without permissions.
@@ -269,20 +286,25 @@ pub async fn show(access: Access, fields: Fields, State(app): State<App>, id: Id
     let (slot, id) = (access.stored.slot, id.or(unknown)?);
     if !fields.has("effective_permissions") {
         let found = app.database.client(slot, &id).await?.ok_or_else(unknown)?;
-        return Ok(Json(fields.of(&Shown::new(&access, found)?)?).into_response());
+        let registered_metadata = registered_metadata(&found)?;
+        let client = Shown::new(&access, found)?;
+        let shown = WithPermissions { client, effective_permissions: None, registered_metadata };
+        return Ok(Json(fields.of(&shown)?).into_response());
     }
     let _turn = app.permission_turn().await;
     let found = permitted_client(&*app.database, slot, &id).await?.ok_or_else(unknown)?;
-    // No grant limits a permissive client, so none would tell what it may reach.
-    let is_limited = found.client.security_mode == SecurityMode::Strict;
+    // What a permissive client may reach is up to the APIs, so there is nothing to warn of.
+    let is_strict = found.client.security_mode == SecurityMode::Strict;
     let warning = match (found.has_own_grants, found.abilities.has_users) {
         (true, _) => GRANTS_ALLOW_NOTHING,
         (false, true) => WITHOUT_PERMISSIONS,
         (false, false) => WITHOUT_USERS,
     };
-    let is_without = is_limited && found.permissions.is_empty();
-    let effective_permissions = is_limited.then_some(found.permissions);
-    let shown = WithPermissions { client: Shown::new(&access, found.client)?, effective_permissions };
+    let is_without = is_strict && found.permissions.is_empty();
+    let registered_metadata = registered_metadata(&found.client)?;
+    let effective_permissions = Some(found.permissions);
+    let client = Shown::new(&access, found.client)?;
+    let shown = WithPermissions { client, effective_permissions, registered_metadata };
     let mut response = Json(fields.of(&shown)?).into_response();
     if is_without {
         warn(&mut response, warning);

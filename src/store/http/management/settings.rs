@@ -13,7 +13,7 @@ use super::openapi;
 use super::operation::{Answer, Operation, Schema};
 use super::warning::warn;
 use crate::store::clock::unix_millis;
-use crate::store::db::{self, default_permissions, update_known_tenant};
+use crate::store::db::{self, SETTINGS_CHANGED, default_permissions, settings_event, update_known_tenant};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
 use crate::tenant::{SecurityMode, Settings, Tenant};
@@ -73,7 +73,7 @@ pub async fn change(access: Access, State(app): State<App>, request: Request) ->
     let patch: Map<String, Value> = json_object(&body)?;
     let changed = update_known_tenant(&*app.database, &access.stored, app.clock.now(), |tenant| {
         let after = Tenant { settings: merge(&tenant.settings, patch.clone())?, ..tenant };
-        if is_permissive(&after) && !after.permissive_eligible {
+        if mode(&after) == SecurityMode::Permissive && !after.permissive_eligible {
             return Err(ManagementError::new(StatusCode::FORBIDDEN, "not_eligible", NOT_ELIGIBLE));
         }
         Ok(after)
@@ -83,18 +83,22 @@ pub async fn change(access: Access, State(app): State<App>, request: Request) ->
 
     let enabled = |tenant: &Tenant| tenant.settings.flags.enable_dynamic_client_registration;
     let switched_on = enabled(&changed.after) && !enabled(&changed.before);
-    let became_permissive = is_permissive(&changed.after) && !is_permissive(&changed.before);
+    let mode_after = mode(&changed.after);
+    let new_mode = Some(mode_after).filter(|after| *after != mode(&changed.before));
     let mut response = Json(changed.after.settings).into_response();
     if switched_on {
-        let text = switched_on_warning(&app, access.stored.slot).await;
+        let text = switched_on_warning(&app, access.stored.slot, mode_after).await;
         warn(&mut response, &text);
         let changed = json!({"flags": {"enable_dynamic_client_registration": true}});
-        log_switch(&app, access.stored.slot, changed, &text).await;
+        log_switch(&app, access.stored.slot, changed, Some(&text)).await;
     }
-    if became_permissive {
-        warn(&mut response, PERMISSIVE);
-        let changed = json!({"dynamic_client_registration_security_mode": SecurityMode::Permissive});
-        log_switch(&app, access.stored.slot, changed, PERMISSIVE).await;
+    if let Some(mode) = new_mode {
+        let warning = (mode == SecurityMode::Permissive).then_some(PERMISSIVE);
+        if let Some(text) = warning {
+            warn(&mut response, text);
+        }
+        let changed = json!({"dynamic_client_registration_security_mode": mode});
+        log_switch(&app, access.stored.slot, changed, warning).await;
     }
     let of_product = patch.get("dcr_edge");
     let sets = |name: &&str| of_product.and_then(|members| members.get(*name)).is_some_and(|value| !value.is_null());
@@ -109,13 +113,17 @@ pub async fn change(access: Access, State(app): State<App>, request: Request) ->
     Ok(response)
 }
 
-fn is_permissive(tenant: &Tenant) -> bool {
-    tenant.settings.dynamic_client_registration_security_mode == SecurityMode::Permissive
+fn mode(tenant: &Tenant) -> SecurityMode {
+    tenant.settings.dynamic_client_registration_security_mode
 }
 
 /// What follows now that registration is on.
-async fn switched_on_warning(app: &App, slot: u32) -> String {
+async fn switched_on_warning(app: &App, slot: u32, mode: SecurityMode) -> String {
     let mut texts = vec![SWITCHED_ON];
+    // Permissive clients need neither default grants nor connections for third parties.
+    if mode == SecurityMode::Permissive {
+        return texts.concat();
+    }
     let _turn = app.permission_turn().await;
     match (default_permissions(&*app.database, slot).await, app.database.domain_connections(slot).await) {
         (Ok(permissions), Ok(connections)) => {
@@ -130,14 +138,14 @@ async fn switched_on_warning(app: &App, slot: u32) -> String {
     texts.join(" ")
 }
 
-/// Leaves the warning in the tenant's log, where whoever missed it finds it.
-async fn log_switch(app: &App, slot: u32, changed: Value, warning: &str) {
+/// Leaves the change in the tenant's log, with its warning, where whoever missed it finds it.
+async fn log_switch(app: &App, slot: u32, changed: Value, warning: Option<&str>) {
     let mut details = changed;
-    if let Value::Object(details) = &mut details {
+    if let (Value::Object(details), Some(warning)) = (&mut details, warning) {
         details.insert("warning".to_owned(), warning.into());
     }
-    let event = json!({"description": "Update tenant settings", "details": details}).to_string();
-    if let Err(error) = app.database.write_log_event(slot, "sapi", &event, unix_millis()).await {
+    let event = settings_event(&details);
+    if let Err(error) = app.database.write_log_event(slot, SETTINGS_CHANGED, &event, unix_millis()).await {
         tracing::error!(%error, "the tenant's log does not say what was switched on");
     }
 }
