@@ -288,6 +288,17 @@ impl<'a> FromIterator<&'a NetworkAcl> for Size {
     }
 }
 
+/// How much there is in all of them together.
+impl FromIterator<Self> for Size {
+    fn from_iter<I: IntoIterator<Item = Self>>(sizes: I) -> Self {
+        let mut sum = Self::default();
+        for Self(counts) in sizes {
+            sum.add(&counts);
+        }
+        sum
+    }
+}
+
 /// From the counts in their order, as they are serialised; those that are missing are 0.
 impl FromIterator<usize> for Size {
     fn from_iter<I: IntoIterator<Item = usize>>(counts: I) -> Self {
@@ -433,7 +444,9 @@ impl std::str::FromStr for RedirectUri {
         const EXPECTED: &str = "redirect_uri: expected an absolute https URI such as https://www.example.com/blocked";
         let uri = Uri::parse(text).map_err(|_| EXPECTED)?;
         let authority = uri.authority().filter(|authority| {
-            uri.scheme().as_str().eq_ignore_ascii_case("https") && authority.userinfo().is_none() && text.len() <= MAX_REDIRECT_URI
+            uri.scheme().as_str().eq_ignore_ascii_case("https")
+                && authority.userinfo().is_none()
+                && text.len() <= MAX_REDIRECT_URI
         });
         let host = authority.and_then(|authority| crate::tenant::authority_host(authority.as_str().as_bytes()));
         let host = plain_host(host.ok_or(EXPECTED)?)

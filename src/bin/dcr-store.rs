@@ -1,7 +1,7 @@
 //! The companion of the filter: durable clients, tenant settings and the Management API.
 
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ use dcr_edge::store::clock::Clock;
 use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::token::jwks::Source;
 use dcr_edge::store::token::{ExternalIssuer, IssuerConfig};
+use dcr_edge::store::transfer::{self, ImportedTenant, Outcome, RefusedTenant};
 use dcr_edge::store::{self, serve, token, unix_now};
 use dcr_edge::tenant::{Domain, Name, RateLimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -78,6 +79,30 @@ enum Command {
     Backup {
         /// Where the copy goes; there must be no such file yet
         file: PathBuf,
+    },
+    /// Write tenants with all that they have as JSON lines while the store runs: a consistent state of one moment
+    ///
+    /// Settings, access rules, APIs, connections, clients and client grants are in it; the tenants' logs and the keys
+    /// that sign tokens are not: after an import elsewhere tokens have to be made anew. Keep it confidential: it has the
+    /// hashes of the clients' secrets. The database's WAL grows by what is written meanwhile.
+    Export {
+        /// One tenant only
+        #[arg(long)]
+        tenant: Option<Name>,
+        /// Where it goes, instead of standard output; there must be no such file yet
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Add the tenants of an export to the database while the store runs
+    ///
+    /// The whole input is checked before anything is written. Then each tenant is taken by itself: what is there with
+    /// the same content stays, what is missing is added; ids and dates stay. If something is there with other content,
+    /// or is another tenant's, that is told and nothing of the tenant is written, and the command fails in the end.
+    /// A new tenant answers for its hosts when all of it is there. After an interruption, import the same file again:
+    /// that completes the tenant. Standard input is copied into the database's folder first.
+    Import {
+        /// What `dcr-store export` wrote [default: standard input]
+        file: Option<PathBuf>,
     },
     /// Bring a database of an older version up to date; no older store may use it any more
     Migrate,
@@ -275,6 +300,30 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
             copied?;
             format!("copied the database to {}\n", file.display())
         }
+        Command::Export { tenant, output } => {
+            let database = database.open(IfMissing::Refuse).await?;
+            let text = match output {
+                None => {
+                    transfer::export(&*database, tenant.as_ref(), &mut BufWriter::new(io::stdout())).await?;
+                    String::new()
+                }
+                Some(file) => {
+                    stoppable(transfer::export_to(&*database, tenant.as_ref(), &file)).await??;
+                    format!("exported to {}\n", file.display())
+                }
+            };
+            database.close().await;
+            text
+        }
+        Command::Import { file } => {
+            let folder = store::folder(database.url()?);
+            let cannot_read = |error| format!("cannot read the input: {error}");
+            let input = transfer::readable_twice(file.as_deref(), &folder).map_err(cannot_read)?;
+            let database = database.open(IfMissing::Create).await?;
+            let imported = transfer::import(&*database, &input, Clock::of_this_machine()?.now()).await;
+            database.close().await;
+            told(&imported?)?
+        }
         Command::Migrate => {
             let database = store::open_and_migrate(database.url()?, IfMissing::Refuse).await?;
             database.close().await;
@@ -324,6 +373,28 @@ async fn stoppable<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Error>
         _ = terminated.recv() => Err("stopped; nothing was made".into()),
         _ = interrupted.recv() => Err("stopped; nothing was made".into()),
     }
+}
+
+/// What became of an import. An error if a tenant was refused, of which everything was told.
+fn told(outcome: &Outcome) -> Result<String, Box<dyn Error>> {
+    let mut text = String::new();
+    for ImportedTenant { name, objects, added } in &outcome.imported {
+        text.push_str(&format!("imported tenant {name} (objects: {objects}, added: {added})\n"));
+    }
+    if outcome.refused.is_empty() {
+        return Ok(text);
+    }
+    io::stdout().write_all(text.as_bytes())?;
+    for RefusedTenant { conflicts, more, .. } in &outcome.refused {
+        for conflict in conflicts {
+            eprintln!("dcr-store: {conflict}");
+        }
+        if *more > 0 {
+            eprintln!("dcr-store: … and {more} more");
+        }
+    }
+    let names: Vec<&str> = outcome.refused.iter().map(|tenant| tenant.name.as_str()).collect();
+    Err(format!("not imported, and left as they were: {}", names.join(", ")).into())
 }
 
 async fn key(database: &dyn Database, command: KeyCommand) -> Result<String, admin::Error> {

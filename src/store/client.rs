@@ -131,11 +131,43 @@ impl ClientData {
             refreshes: has("refresh_token"),
         })
     }
+
+    /// The client that another database had, with these registered members. They have to be in the form in which a
+    /// registration or the owner's word is kept, under any tenant's rules. An error names the member and the rule.
+    pub fn moved(
+        members: Map<String, Value>,
+        app_type: AppType,
+        owner: OwnerData,
+        is_dynamic: bool,
+        mode: SecurityMode,
+    ) -> Result<Self, String> {
+        owner.check_description().map_err(|error| format!("owner.{error}"))?;
+        owner.check_client_metadata().map_err(|error| format!("owner.{error}"))?;
+        let of_metadata = |error: String| format!("metadata.{error}");
+        let mut others = members.clone();
+        let grants = others.remove("grant_types").unwrap_or_default();
+        let grants: Vec<GrantType> =
+            serde_json::from_value(grants).map_err(|error| format!("metadata.grant_types: {error}"))?;
+        let method = members.get("token_endpoint_auth_method").and_then(Value::as_str);
+        let is_confidential = method != Some("none");
+        match mode {
+            SecurityMode::Strict => check_strict_grants(&grants, is_confidential, !is_dynamic),
+            SecurityMode::Permissive => check_permissive_grants(&grants, is_confidential),
+        }
+        .map_err(of_metadata)?;
+        let (metadata, _) = registered_as(mode, others, &grants).map_err(of_metadata)?;
+        let kept: Map<String, Value> = serde_json::from_str(&metadata).map_err(|_| unreadable())?;
+        let all = members.keys().chain(kept.keys());
+        if let Some(member) = all.into_iter().find(|member| members.get(*member) != kept.get(*member)) {
+            return Err(format!("metadata.{member}: is not in the form in which it is registered"));
+        }
+        Ok(Self { metadata, app_type, owner })
+    }
 }
 
 /// What only the tenant's owner says of a client.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct OwnerData {
     /// What it is for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -256,7 +288,7 @@ impl ClientRequest {
         if let Some(app_type) = self.app_type {
             members.insert("application_type".to_owned(), app_type.application_type().into());
         }
-        let (metadata, registered_type) = registered(members, &grants, &rejecting(rules))?;
+        let (metadata, registered_type) = registered(members, &grants, &rejecting(rules)).map_err(renamed)?;
         let owner = OwnerData {
             description: self.description.filter(|text| !text.is_empty()),
             client_metadata: self.client_metadata.unwrap_or_default(),
@@ -355,10 +387,7 @@ impl ClientPatch {
         }
         let mut changed = client.clone();
         if members != before || grants != stored_grants {
-            let (metadata, registered_type) = match mode {
-                SecurityMode::Strict => registered(members, &grants, &DcrEdge::default())?,
-                SecurityMode::Permissive => registered_permissively(members, &grants)?,
-            };
+            let (metadata, registered_type) = registered_as(mode, members, &grants).map_err(renamed)?;
             changed.metadata = metadata;
             // What it was before says nothing of a client that gets users, or has none any more.
             if is_without_users(&grants) != is_without_users(&stored_grants) {
@@ -402,7 +431,8 @@ impl Registered {
         serde_json::from_str(metadata).ok()
     }
 
-    fn is_confidential(&self) -> bool {
+    /// Whether it has a secret.
+    pub fn is_confidential(&self) -> bool {
         self.token_endpoint_auth_method != "none"
     }
 }
@@ -442,6 +472,19 @@ fn acts_for_itself(grants: &[GrantType]) -> bool {
 /// Whether nobody logs in with a client with these grants, as [`ClientMetadata::is_without_users`] has it.
 fn is_without_users(grants: &[GrantType]) -> bool {
     grants.iter().all(|grant| matches!(grant, GrantType::ClientCredentials | GrantType::RefreshToken))
+}
+
+/// The members of a client of this mode as they are registered, as JSON, whatever the tenant's rules are by now, and the
+/// type of application that they show.
+fn registered_as(
+    mode: SecurityMode,
+    members: Map<String, Value>,
+    grants: &[GrantType],
+) -> Result<(String, AppType), String> {
+    match mode {
+        SecurityMode::Strict => registered(members, grants, &DcrEdge::default()),
+        SecurityMode::Permissive => registered_permissively(members, grants),
+    }
 }
 
 /// The members as they are registered, as JSON, and the type of application that they show.
@@ -502,7 +545,7 @@ fn registered_permissively(mut members: Map<String, Value>, grants: &[GrantType]
 /// The members as a registration's checker has them.
 fn checked(members: &Map<String, Value>, mode: SecurityMode, rules: &DcrEdge) -> Result<ClientMetadata, String> {
     let body = serde_json::to_vec(members).map_err(|_| unwritable())?;
-    registration::check(&body, mode, rules).map_err(|rejection| renamed(&rejection.description))
+    registration::check(&body, mode, rules).map_err(|rejection| rejection.description)
 }
 
 /// Checks those callbacks that are not among the `old` ones.
@@ -519,7 +562,7 @@ fn rejecting(rules: &DcrEdge) -> DcrEdge {
 }
 
 /// A registration's error with the Management API's name of the member.
-fn renamed(description: &str) -> String {
+fn renamed(description: String) -> String {
     for (registered, shown) in
         [("redirect_uris", "callbacks"), ("client_name", "name"), ("application_type", "app_type")]
     {
@@ -527,7 +570,7 @@ fn renamed(description: &str) -> String {
             return format!("{shown}{rest}");
         }
     }
-    description.to_owned()
+    description
 }
 
 fn set_name(members: &mut Map<String, Value>, name: String) -> Result<(), String> {

@@ -97,7 +97,7 @@ pub fn rfc3339(unix_millis: u64) -> String {
 }
 
 /// The last millisecond of the year 9999, beyond which RFC 3339 has no dates.
-const LAST_MILLI: u64 = 253_402_300_799_999;
+pub(super) const LAST_MILLI: u64 = 253_402_300_799_999;
 
 fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()

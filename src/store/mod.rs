@@ -22,6 +22,7 @@
 //! | [`http`] | the interfaces of the edge and of authorization servers, the Management API, health and metrics |
 //! | [`serve`] | listening and stopping |
 //! | [`admin`] | what the command line does to tenants |
+//! | [`transfer`] | tenants as JSON lines, out of one database and into another |
 //! | [`stub_authorization_server`] | a stand-in behind a gateway that has no authorization server yet |
 
 pub mod acl_counts;
@@ -42,10 +43,11 @@ pub mod refusals;
 pub mod serve;
 pub mod stub_authorization_server;
 pub mod token;
+pub mod transfer;
 pub mod writer;
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Opens the database that `url` names; one of an older version is refused.
@@ -87,6 +89,12 @@ async fn open_as(
 
 fn sqlite_path(url: &str) -> Option<&str> {
     url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"))
+}
+
+/// The folder of the database that `url` names, in which there is room for as much as that one holds.
+pub fn folder(url: &str) -> PathBuf {
+    let parent = sqlite_path(url).and_then(|path| Path::new(path).parent());
+    parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }
 
 /// The file of the database that `url` names, if others than its owner may read it.

@@ -21,5 +21,6 @@ mod server;
 mod signing_keys;
 mod stub_authorization_server;
 mod token;
+mod transfer;
 mod upkeep;
 mod writer;

@@ -198,6 +198,8 @@ fn only_serve_and_migrate_bring_a_database_up_to_date() {
         &["tenant", "delete", "a"],
         &["key", "rotate"],
         &["token", "--kind", "edge"],
+        &["export", "--output", folder.path().join("export.jsonl").to_str().unwrap()],
+        &["import", "/dev/null"],
     ] {
         let error = folder.fail(command);
         assert!(error.contains("is of an older version of dcr-store: start this version's"), "{error}");

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Database, Error, random_id};
+use super::{Database, Error, is_id, random_id};
 
 /// What kind of object it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,19 +25,30 @@ impl DocumentKind {
         }
     }
 
-    /// A new object's id.
-    pub fn new_id(self) -> Result<String, Error> {
-        let (prefix, length) = match self {
+    /// What an id begins with, and how many random characters follow.
+    fn id_form(self) -> (&'static str, usize) {
+        match self {
             Self::ResourceServer => ("rs_", 22),
             // As long as the hosted product's.
             Self::Connection => ("con_", 16),
             Self::ClientGrant => ("cgr_", 16),
-        };
+        }
+    }
+
+    /// A new object's id.
+    pub fn new_id(self) -> Result<String, Error> {
+        let (prefix, length) = self.id_form();
         random_id(prefix, length)
     }
 
+    /// Whether `text` has the form of an object's id.
+    pub fn is_id(self, text: &str) -> bool {
+        let (prefix, length) = self.id_form();
+        is_id(text, prefix, length)
+    }
+
     /// Most of them that a tenant may have.
-    pub(super) fn most(self) -> u32 {
+    pub fn most(self) -> u32 {
         match self {
             Self::ResourceServer | Self::Connection => 1_000,
             Self::ClientGrant => 100_000,

@@ -12,6 +12,7 @@ mod network_acl;
 mod permission;
 mod signing_key;
 mod sqlite;
+mod transfer;
 
 pub use backup::Backup;
 pub use client::{ClientPage, Clients, MadeClient, StoredClient, update_client};
@@ -24,9 +25,10 @@ pub use log_filter::{LogField, LogFilter};
 pub use network_acl::{
     ACLS_SUMMARY, AclPage, AclTotal, ChangedAcl, NetworkAcls, NewAcl, StoredAcl, acl_id, is_acl_id, update_network_acl,
 };
-pub use permission::{Permissions, PermittedClient, default_permissions, permitted_client};
+pub use permission::{MOST_GRANTS, Permissions, PermittedClient, default_permissions, permitted_client};
 pub use signing_key::{Rotation, SIGNING_KEYS, SigningKeys, StoredKey};
 pub use sqlite::Sqlite;
+pub use transfer::{Exported, Imported, MovedClient, Presence, Transfer};
 
 use async_trait::async_trait;
 
@@ -90,7 +92,7 @@ pub struct Registered {
 /// Durable tenants, clients, and what the other traits keep.
 #[async_trait]
 pub trait Database:
-    Backup + Clients + NetworkAcls + Documents + Logs + Permissions + SigningKeys + Send + Sync
+    Backup + Clients + NetworkAcls + Documents + Logs + Permissions + SigningKeys + Transfer + Send + Sync
 {
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), Error>;
@@ -230,6 +232,12 @@ impl Error {
 fn random_id(prefix: &str, length: usize) -> Result<String, Error> {
     let mut random = |buffer: &mut [u8]| getrandom::fill(buffer);
     prefixed_id(prefix, length, &mut random).map_err(|_| Error::no_randomness())
+}
+
+/// Whether `text` has the form of an id that [`random_id`] makes.
+fn is_id(text: &str, prefix: &str, length: usize) -> bool {
+    text.strip_prefix(prefix)
+        .is_some_and(|rest| rest.len() == length && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
 /// Changes a tenant by `change`, whoever else changes it meanwhile; `Ok(None)` if there is no such tenant. Nothing is

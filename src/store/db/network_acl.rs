@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Database, Error, random_id};
+use super::{Database, Error, is_id, random_id};
 use crate::acl::{Effect, NetworkAcl, Rule, Size};
 use crate::store::blocking;
 use crate::store::clock::rfc3339;
@@ -24,8 +24,7 @@ pub fn acl_id() -> Result<String, Error> {
 
 /// Whether `text` has the form of an access rule's id.
 pub fn is_acl_id(text: &str) -> bool {
-    text.strip_prefix(ID_PREFIX)
-        .is_some_and(|rest| rest.len() == ID_LENGTH && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    is_id(text, ID_PREFIX, ID_LENGTH)
 }
 
 /// An access rule as the database has it. Times are UNIX milliseconds.
@@ -51,7 +50,7 @@ pub struct StoredAcl {
 
 impl StoredAcl {
     /// Whether it says what `acl` says; one without a priority says nothing about that.
-    fn says(&self, acl: &NewAcl) -> bool {
+    pub(super) fn says(&self, acl: &NewAcl) -> bool {
         self.description == acl.description
             && self.active == acl.active
             && acl.priority.is_none_or(|priority| priority == self.priority)

@@ -6,7 +6,7 @@ use super::{Database, Error, StoredClient};
 use crate::management::{Abilities, GrantOfApi, Permission, PermissionSource, effective_permissions};
 
 /// Most default grants of a tenant, and most grants of one client: whoever asks for a client is told them all.
-pub(super) const MOST_GRANTS: u32 = 100;
+pub const MOST_GRANTS: u32 = 100;
 
 /// What a tenant's third-party clients may do. A tenant is named by its slot. No call keeps another room's readers
 /// waiting.

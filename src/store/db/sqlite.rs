@@ -15,6 +15,7 @@ mod permissions;
 mod register;
 mod signing_keys;
 mod tenant_log;
+mod transfer;
 mod unused_clients;
 
 use std::path::{Path, PathBuf};

@@ -3,14 +3,15 @@
 //! The numbers of clients are counted in blocks of 2,048. A page in the middle of a million is found by its block, and
 //! within it by the index, which has each type by itself; `total` is a sum over blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
+use sqlx::QueryBuilder;
 use sqlx::sqlite::SqliteConnection;
 
 use super::{Sqlite, column, count, to_json, unreadable};
 use crate::store::client::{AppType, ClientData, OwnerData};
-use crate::store::db::{ClientPage, Clients, Error, MadeClient, StoredClient};
+use crate::store::db::{ClientPage, Clients, Error, MadeClient, MovedClient, StoredClient};
 use crate::tenant::SecurityMode;
 
 /// How many bits of a client's number are its place in its block.
@@ -348,20 +349,138 @@ macro_rules! numbers_of {
     };
 }
 
-/// The page: the numbers of all types, each in the order of the index, are merged and not sorted.
-const ROWS: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM clients WHERE number IN (SELECT number FROM (",
-    numbers_of!("native"),
-    " UNION ALL ",
-    numbers_of!("regular_web"),
-    " UNION ALL ",
-    numbers_of!("spa"),
-    " UNION ALL ",
-    numbers_of!("non_interactive"),
-    " ORDER BY number LIMIT ?4 OFFSET ?5)) ORDER BY number"
-);
+/// A page: the numbers of all types, each in the order of the index, are merged and not sorted.
+macro_rules! page_of {
+    ($columns:expr) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM clients WHERE number IN (SELECT number FROM (",
+            numbers_of!("native"),
+            " UNION ALL ",
+            numbers_of!("regular_web"),
+            " UNION ALL ",
+            numbers_of!("spa"),
+            " UNION ALL ",
+            numbers_of!("non_interactive"),
+            " ORDER BY number LIMIT ?4 OFFSET ?5)) ORDER BY number"
+        )
+    };
+}
+
+const ROWS: &str = page_of!(columns!());
+
+/// The columns of a [`MovedRow`].
+macro_rules! moved_columns {
+    () => {
+        concat!(columns!(), ", tenant, client_secret_sha256, fingerprint")
+    };
+}
+
+const MOVED_ROWS: &str = page_of!(moved_columns!());
+
+const MOVED_BY_ID: &str =
+    concat!("SELECT ", moved_columns!(), " FROM clients WHERE client_id IN (SELECT value FROM json_each(?))");
+
+#[derive(sqlx::FromRow)]
+struct MovedRow {
+    #[sqlx(flatten)]
+    client: ClientRow,
+    tenant: i64,
+    client_secret_sha256: Option<Vec<u8>>,
+    fingerprint: Option<Vec<u8>>,
+}
+
+impl MovedRow {
+    fn stored(self) -> Result<MovedClient, Error> {
+        let client = self.client.stored()?;
+        let digest =
+            |bytes: Vec<u8>| bytes.try_into().map_err(|_| unreadable(&format!("the client {}", client.client_id)));
+        Ok(MovedClient {
+            client_secret_sha256: self.client_secret_sha256.map(digest).transpose()?,
+            fingerprint: self.fingerprint.map(digest).transpose()?,
+            client,
+        })
+    }
+}
+
+/// So many of a tenant's clients after the one with the number `after`, each with its number, in the order of creation.
+pub(super) async fn moved_after(
+    connection: &mut SqliteConnection,
+    tenant: u32,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<(i64, MovedClient)>, Error> {
+    let rows: Vec<MovedRow> = sqlx::query_as(MOVED_ROWS)
+        .bind(tenant)
+        .bind(to_json(&AppType::ALL)?)
+        .bind(after.saturating_add(1))
+        .bind(limit)
+        .bind(0)
+        .fetch_all(connection)
+        .await?;
+    rows.into_iter().map(|row| Ok((row.client.number, row.stored()?))).collect()
+}
+
+/// Those of the clients that there are, each with the slot of its tenant, by id.
+pub(super) async fn moved_by_id(
+    connection: &mut SqliteConnection,
+    client_ids: &[&str],
+) -> Result<HashMap<String, (i64, MovedClient)>, Error> {
+    if client_ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<MovedRow> = sqlx::query_as(MOVED_BY_ID).bind(to_json(&client_ids)?).fetch_all(connection).await?;
+    rows.into_iter().map(|row| Ok((row.client.client_id.clone(), (row.tenant, row.stored()?)))).collect()
+}
+
+/// Adds clients to a tenant, some hundreds at most, as the last ones of all.
+pub(super) async fn insert_moved(
+    connection: &mut SqliteConnection,
+    tenant: u32,
+    clients: &[&MovedClient],
+) -> Result<(), Error> {
+    if clients.is_empty() {
+        return Ok(());
+    }
+    let last = last_number(connection).await?;
+    let mut counts = BlockCounts::default();
+    let mut rows = Vec::with_capacity(clients.len());
+    for (number, moved) in (1..).map(|place| last.saturating_add(place)).zip(clients) {
+        let owner = &moved.client.data.owner;
+        let owner = if *owner == OwnerData::default() { None } else { Some(to_json(owner)?) };
+        rows.push((number, moved, owner));
+    }
+    QueryBuilder::new(
+        "INSERT INTO clients \
+         (number, client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at, app_type, is_dynamic, \
+          updated_at, owner, last_used_at, third_party_security_mode) ",
+    )
+    .push_values(rows, |mut row, (number, moved, owner)| {
+        let MovedClient { client, client_secret_sha256, fingerprint } = moved;
+        let updated_at = Some(client.updated_at).filter(|at| *at != client.issued_at.saturating_mul(1_000));
+        let app_type = client.data.app_type.as_str();
+        counts.add(tenant.into(), number, app_type, 1);
+        row.push_bind(number)
+            .push_bind(client.client_id.as_str())
+            .push_bind(tenant)
+            .push_bind(client.data.metadata.as_str())
+            .push_bind(client_secret_sha256.as_ref().map(<[u8; 32]>::as_slice))
+            .push_bind(fingerprint.as_ref().map(<[u8; 32]>::as_slice))
+            .push_bind(column(client.issued_at))
+            .push_bind(app_type)
+            .push_bind(client.is_dynamic)
+            .push_bind(updated_at.map(column))
+            .push_bind(owner)
+            .push_bind(client.last_used_at.map(column))
+            .push_bind(client.security_mode.as_str());
+    })
+    .build()
+    .persistent(false)
+    .execute(&mut *connection)
+    .await?;
+    counts.write(connection).await
+}
 
 #[cfg(test)]
 mod tests {
@@ -385,6 +504,8 @@ mod tests {
             (CREATE, "SEARCH tenants USING INTEGER PRIMARY KEY (rowid=?)"),
             (BLOCKS, "SEARCH client_blocks USING PRIMARY KEY (tenant=?)"),
             (ROWS, "SEARCH clients USING INTEGER PRIMARY KEY (rowid=?)"),
+            (MOVED_ROWS, "SEARCH clients USING INTEGER PRIMARY KEY (rowid=?)"),
+            (MOVED_BY_ID, by_id),
             (DROP_EMPTY, "SEARCH client_blocks USING PRIMARY KEY (tenant=? AND block=? AND app_type=?)"),
             (LAST_NUMBER, "SEARCH clients"),
             (unused_clients::OLDEST, unused),

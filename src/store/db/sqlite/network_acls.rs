@@ -122,6 +122,21 @@ async fn page(connection: &mut SqliteConnection, tenant: u32, offset: u64, limit
     Ok(AclPage { acls, total: count(total)? })
 }
 
+/// The numbers of a tenant's rules, in the order of their creation.
+pub(super) async fn numbers(connection: &mut SqliteConnection, tenant: u32) -> Result<Vec<i64>, Error> {
+    let numbers = sqlx::query_scalar("SELECT number FROM network_acls WHERE tenant = ? ORDER BY number")
+        .bind(tenant)
+        .fetch_all(connection)
+        .await?;
+    Ok(numbers)
+}
+
+/// The rule with this number, which there is.
+pub(super) async fn numbered(connection: &mut SqliteConnection, number: i64) -> Result<StoredAcl, Error> {
+    let row: AclRow = sqlx::query_as(select_acls!("WHERE number = ?")).bind(number).fetch_one(connection).await?;
+    row.stored()
+}
+
 /// What the active rules of a tenant do.
 async fn active_rules(readers: &SqlitePool, tenant: u32) -> Result<Vec<String>, Error> {
     let rules =
@@ -236,7 +251,7 @@ async fn place(connection: &mut SqliteConnection, tenant: u32, id: &str) -> Resu
 }
 
 /// Fails if the tenant may not have its rules as they are now; `false` if the tenant is gone.
-async fn is_kept(connection: &mut SqliteConnection, tenant: u32, alters_list: bool) -> Result<bool, Error> {
+pub(super) async fn is_kept(connection: &mut SqliteConnection, tenant: u32, alters_list: bool) -> Result<bool, Error> {
     let lives = if alters_list {
         tell(connection, tenant).await?
     } else {

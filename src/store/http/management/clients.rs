@@ -219,7 +219,12 @@ pub(super) fn operations() -> [Operation; 6] {
             .query(filters)
             .answers(
                 StatusCode::OK,
-                Answer::List { name: "clients", entry: openapi::some_of(shown()), has_checkpoints: false, has_length: false },
+                Answer::List {
+                    name: "clients",
+                    entry: openapi::some_of(shown()),
+                    has_checkpoints: false,
+                    has_length: false,
+                },
             ),
         Operation::new(Method::POST, ALL, "Makes a client; the only answer with its secret", create)
             .scope("create:clients")

@@ -92,7 +92,12 @@ pub(super) fn operations() -> [Operation; 6] {
             .query(openapi::paging())
             .answers(
                 StatusCode::OK,
-                Answer::List { name: "network_acls", entry: Schema::of_output::<Shown>(), has_checkpoints: false, has_length: false },
+                Answer::List {
+                    name: "network_acls",
+                    entry: Schema::of_output::<Shown>(),
+                    has_checkpoints: false,
+                    has_length: false,
+                },
             ),
         Operation::new(Method::POST, ALL, "Makes an access rule", create)
             .scope("create:network_acls")

@@ -215,7 +215,10 @@ pub(super) fn operations<R: Resource>(all: &'static str, one: &'static str) -> [
             .query(checkpoints)
             .query(openapi::fields())
             .query(filters)
-            .answers(StatusCode::OK, Answer::List { name: R::PLURAL, entry, has_checkpoints: R::HAS_CHECKPOINTS, has_length: false }),
+            .answers(
+                StatusCode::OK,
+                Answer::List { name: R::PLURAL, entry, has_checkpoints: R::HAS_CHECKPOINTS, has_length: false },
+            ),
         Operation::new(Method::POST, all, "Makes one", create::<R>)
             .scope(scope("create"))
             .body(request, created)
