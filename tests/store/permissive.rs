@@ -118,7 +118,7 @@ fn what_the_operator_takes_away_puts_the_mode_back_to_strict() {
     assert_eq!((&show("default")["permissive_eligible"], listed()), (&json!(false), "no".to_owned()));
     assert_eq!(mode_of(&owner.get("/api/v2/tenants/settings")), "strict");
     let by_operator = json!({"dynamic_client_registration_security_mode": "strict", "permissive_eligible": false});
-    assert_eq!(changes_of_mode(&owner)[1..], [by_operator.clone()]);
+    assert_eq!(&changes_of_mode(&owner)[1..], std::slice::from_ref(&by_operator));
     assert_eq!(update(&["--permissive-eligible=false"]), "nothing changed: tenant default for default.example\n");
     assert_eq!(update(&["--permissive-eligible"]), "updated tenant default for default.example\n");
     assert_eq!(update(&["--permissive-eligible=false"]), "updated tenant default for default.example\n");

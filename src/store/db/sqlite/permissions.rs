@@ -162,8 +162,8 @@ mod tests {
                 sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&database.readers).await.unwrap();
             let looks: Vec<_> = plan.iter().map(|(.., step)| step).filter(|step| step.contains("USING")).collect();
             let is_scan = |step: &str| {
-                let of_no_table = ["SCAN scope VIRTUAL TABLE INDEX 3:", "SCAN CONSTANT ROW", "SCAN (subquery-3)"];
-                step.starts_with("SCAN") && !of_no_table.contains(&step)
+                let of_no_table = ["SCAN scope VIRTUAL TABLE INDEX 3:", "SCAN CONSTANT ROW"];
+                step.starts_with("SCAN") && !step.starts_with("SCAN (subquery-") && !of_no_table.contains(&step)
             };
             assert!(!plan.iter().any(|(.., step)| is_scan(step)), "{plan:#?}");
             for index in indexes {
