@@ -72,7 +72,8 @@ bench: build ## benchmarks against peers; prints a table, writes target/bench/*.
 build: tools ## the filter (target/wasm32-wasip1/release/dcr_edge.wasm) and the store (target/release/dcr-store)
 	@cargo rustc --lib --crate-type cdylib --target wasm32-wasip1 --profile filter
 	@mkdir -p $(dir $(WASM))
-	@cmp -s target/wasm32-wasip1/filter/dcr_edge.wasm $(WASM) || cp target/wasm32-wasip1/filter/dcr_edge.wasm $(WASM)
+	@if cmp -s target/wasm32-wasip1/filter/dcr_edge.wasm $(WASM); then touch $(WASM); \
+	else cp target/wasm32-wasip1/filter/dcr_edge.wasm $(WASM); fi
 	@cargo build --release
 
 lint: tools ## formatting, clippy and shellcheck; warnings are errors

@@ -35,6 +35,16 @@ pub const TENANT_HEADER: &str = "x-dcr-tenant";
 /// Request header with the id of the decision: the `decision_id` of the answer, and of the tenant's log.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 
+/// Response header with what became of a registration that the store did not make, where that says more than the
+/// error's code.
+pub const OUTCOME_HEADER: &str = "x-dcr-outcome";
+
+/// Value of [`OUTCOME_HEADER`]: the tenant has registration switched off.
+pub const DISABLED: &str = "disabled";
+
+/// Value of [`OUTCOME_HEADER`]: the tenant has as many clients as it may have.
+pub const QUOTA_USED_UP: &str = "quota";
+
 /// Whether an id in [`REQUEST_ID_HEADER`] harms no log.
 pub fn is_harmless_id(id: &[u8]) -> bool {
     let is_harmless = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
@@ -250,33 +260,36 @@ pub struct TenantChange {
 }
 
 /// What a worker counted. Counted at least once: a report that is sent again because its answer was lost counts again.
+/// `C` is a [`Count`] when it is sent, and raw JSON when it arrives, so that an entry that the store cannot read does not
+/// take the others with it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct Report<C> {
     /// At most [`MAX_COUNTS`].
-    pub counts: Vec<Count>,
+    pub counts: Vec<C>,
 }
 
-/// One entry of a report.
+/// One entry of a report. `R` is a [`crate::filter::reason::Reason`] when it is sent, and its word when it arrives, since
+/// a newer edge may know more of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Count {
+pub enum Count<R> {
     /// What an access rule did that looked at a request.
     Acl(AclCount),
     /// Which registrations were refused.
-    Refusals(RefusalCount),
+    Refusals(RefusalCount<R>),
 }
 
 /// How many requests of one tenant's registration endpoint were refused in a minute for one reason.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RefusalCount {
+pub struct RefusalCount<R> {
     /// The tenant's slot.
     pub slot: u32,
     /// The minute: UNIX seconds divided by 60.
     pub minute: u64,
-    /// The word for the reason: see [`crate::filter::reason::Reason`].
-    pub reason: String,
+    /// The reason.
+    pub reason: R,
     /// How many.
     pub count: u32,
 }

@@ -23,10 +23,9 @@ use std::rc::Rc;
 
 use super::environment::{CasMismatch, Environment};
 use super::limiter::{self, Seed};
-use super::report::Tally;
+use super::report::{Count, Tally};
 use crate::acl::Index;
 use crate::cidr::CidrSet;
-use crate::edge_api::Count;
 use crate::rate_limit::Bucket;
 use crate::tenant::{Domain, Snapshot, Tenant};
 
@@ -304,6 +303,8 @@ pub struct Copies {
     seed: Cell<Option<Seed>>,
     /// What the rules of replaced copies did.
     left: RefCell<Vec<Count>>,
+    /// Whether some of that found no room.
+    dropped: Cell<bool>,
     slots: RefCell<HashMap<String, u32>>,
 }
 
@@ -378,8 +379,10 @@ impl Copies {
             Some(copy) => tenants.insert(slot, copy),
             None => tenants.remove(&slot),
         };
-        if let Some(Known::Readable(before)) = before {
-            before.tally.take(slot, &mut self.left.borrow_mut());
+        if let Some(Known::Readable(before)) = before
+            && !before.tally.take(slot, &mut self.left.borrow_mut())
+        {
+            self.dropped.set(true);
         }
     }
 
@@ -389,6 +392,11 @@ impl Copies {
             self.seed.set(environment.shared(&keys.seed()).and_then(|shared| shared.value.try_into().ok()));
         }
         self.seed.get()
+    }
+
+    /// Whether since the last time counts of rules were dropped, because too many wait.
+    pub fn take_dropped(&self) -> bool {
+        self.dropped.take()
     }
 
     /// Takes out what access rules did since the last time.

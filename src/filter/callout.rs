@@ -2,18 +2,15 @@
 
 use super::environment::{CallAnswer, CallResponse, DispatchError};
 use super::reason::Reason;
-use crate::edge_api::{ErrorBody, PROTOCOL_HEADER, PROTOCOL_VERSION, RateLimited};
+use crate::edge_api::{
+    DISABLED, ErrorBody, OUTCOME_HEADER, PROTOCOL_HEADER, PROTOCOL_VERSION, QUOTA_USED_UP, RateLimited,
+};
 
 /// Longest answer to a registration that is read, in bytes.
 pub const MAX_REGISTRATION_ANSWER: usize = 64 * 1024;
 
 /// Longest page of changes that is read, in bytes. One tenant's settings must fit.
 pub const MAX_CHANGES_ANSWER: usize = 16 * 1024 * 1024;
-
-/// Errors of the store that are the client's. Any other is a fault between the two ends, of which a client need not
-/// read.
-const PASSED_ON: [&str; 4] =
-    ["invalid_client_metadata", "invalid_redirect_uri", "invalid_software_statement", "access_denied"];
 
 /// Why the store gave no usable answer. Outside, all of them are the same 503.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -110,6 +107,8 @@ pub enum Answer {
 /// A refusal of the store, to be passed on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoreRefusal {
+    /// Why, in one word.
+    pub reason: Reason,
     /// 400 or 403.
     pub status: u16,
     /// The code.
@@ -132,10 +131,9 @@ pub fn understand(answer: CallAnswer, most: usize) -> Result<Answer, Failure> {
         status @ (400 | 403) => {
             // Only what is well-formed is passed on; a broken refusal is no reason to show its bytes to a client.
             let body: ErrorBody = serde_json::from_slice(&response.body).map_err(|_| Failure::StoreError)?;
-            if !PASSED_ON.contains(&body.error.as_str()) {
-                return Err(Failure::StoreError);
-            }
-            Ok(Answer::Refused(StoreRefusal { status, error: body.error, error_description: body.error_description }))
+            let ErrorBody { error, error_description } = body;
+            let reason = refused_for(&error, response.header(OUTCOME_HEADER)).ok_or(Failure::StoreError)?;
+            Ok(Answer::Refused(StoreRefusal { reason, status, error, error_description }))
         }
         429 => {
             let body: RateLimited = parse(&response.body)?;
@@ -145,6 +143,21 @@ pub fn understand(answer: CallAnswer, most: usize) -> Result<Answer, Failure> {
         409 => Err(Failure::Conflict),
         _ => Err(Failure::StoreError),
     }
+}
+
+/// The reason for an error of the store that is the client's. Any other is a fault between the two ends, of which a
+/// client need not read.
+fn refused_for(error: &str, outcome: Option<&[u8]>) -> Option<Reason> {
+    Some(match error {
+        "invalid_client_metadata" => Reason::InvalidClientMetadata,
+        "invalid_redirect_uri" => Reason::InvalidRedirectUri,
+        "invalid_software_statement" => Reason::InvalidSoftwareStatement,
+        "access_denied" if outcome == Some(DISABLED.as_bytes()) => Reason::RegistrationDisabled,
+        "access_denied" if outcome == Some(QUOTA_USED_UP.as_bytes()) => Reason::QuotaUsedUp,
+        // An older store.
+        "access_denied" => Reason::StoreRefused,
+        _ => return None,
+    })
 }
 
 /// What became of something that the store was told, without anything to read in its answer.
@@ -241,11 +254,22 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_of_the_store_is_passed_on() {
-        let answer =
-            understand(response("400", Some("1"), r#"{"error":"access_denied","error_description":"d"}"#), 100);
-        let refusal =
-            StoreRefusal { status: 400, error: "access_denied".to_owned(), error_description: "d".to_owned() };
-        assert_eq!(answer, Ok(Answer::Refused(refusal)));
+    fn a_refusal_of_the_store_is_passed_on_and_has_a_reason() {
+        for (status, error, outcome, reason) in [
+            (400, "invalid_client_metadata", Some("invalid"), Reason::InvalidClientMetadata),
+            (400, "invalid_redirect_uri", Some("invalid"), Reason::InvalidRedirectUri),
+            (400, "invalid_software_statement", None, Reason::InvalidSoftwareStatement),
+            (403, "access_denied", Some("disabled"), Reason::RegistrationDisabled),
+            (403, "access_denied", Some("quota"), Reason::QuotaUsedUp),
+            (403, "access_denied", Some("tomorrows"), Reason::StoreRefused),
+            (403, "access_denied", None, Reason::StoreRefused),
+        ] {
+            let body = format!(r#"{{"error":"{error}","error_description":"d"}}"#);
+            let mut response = response(&status.to_string(), Some("1"), &body).unwrap();
+            response.headers.extend(outcome.map(|outcome| (OUTCOME_HEADER.to_owned(), outcome.as_bytes().to_vec())));
+            let (error, error_description) = (error.to_owned(), "d".to_owned());
+            let refusal = StoreRefusal { reason, status, error, error_description };
+            assert_eq!(understand(Some(response), 100), Ok(Answer::Refused(refusal)));
+        }
     }
 }

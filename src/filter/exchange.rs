@@ -1035,7 +1035,7 @@ mod tests {
         bench.register(CLIENT, &[]).on_answer(&bench.fake, None);
         bench.register(CLIENT, &[]);
         let expected = json!({
-            "method": 2, "invalid_redirect_uri": 1, "store_refused": 1, "store_error": 1, "store_reset": 1,
+            "method": 2, "invalid_redirect_uri": 1, "invalid_client_metadata": 1, "store_error": 1, "store_reset": 1,
             "rate_limited": 1
         });
         assert_eq!(bench.refused(), expected);

@@ -1,5 +1,7 @@
 //! Why a request was answered as it was: one word for the access log and the metrics.
 
+use serde::{Serialize, Serializer};
+
 /// Declares [`Reason`] with its words, so that no variant can be missing among the metrics.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
@@ -76,7 +78,9 @@ reasons! {
     SettingsUnreadable = "settings_unreadable",
     /// 503: the system's random source failed.
     RandomnessUnavailable = "randomness_unavailable",
-    /// The store refused what the edge accepted; its answer is passed on.
+    /// 403: the tenant has as many clients as it may have.
+    QuotaUsedUp = "quota_used_up",
+    /// The store refused what the edge accepted and did not say why; its answer is passed on.
     StoreRefused = "store_refused",
     /// 503: Envoy has no cluster of the configured name.
     NoCluster = "store_no_cluster",
@@ -126,6 +130,13 @@ impl Reason {
     /// Whether it is that of a 429.
     pub fn is_limit(self) -> bool {
         matches!(self, Self::RateLimited | Self::SourceLimited | Self::FleetLimited | Self::LimiterContended)
+    }
+}
+
+/// Its word.
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

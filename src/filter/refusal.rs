@@ -111,7 +111,7 @@ impl Refusal {
                 ErrorCode::InvalidSoftwareStatement => Reason::InvalidSoftwareStatement,
             },
             Self::RandomnessUnavailable => Reason::RandomnessUnavailable,
-            Self::Store(_) => Reason::StoreRefused,
+            Self::Store(refusal) => refusal.reason,
             Self::Callout(failure) => failure.reason(),
         }
     }

@@ -10,7 +10,7 @@ use super::callout::{self, Receipt};
 use super::environment::{CallAnswer, CallId, Environment, Level};
 use super::reason::Reason;
 use super::worker::Worker;
-use crate::edge_api::{AclCount, Count, MAX_COUNTS, REPORT_PATH, RefusalCount, Report};
+use crate::edge_api::{self, AclCount, MAX_COUNTS, REPORT_PATH, RefusalCount, Report};
 
 /// Looks for settings that pass between two reports.
 const INTERVALS: u32 = 20;
@@ -20,6 +20,9 @@ const MINUTE: u64 = 60_000_000_000;
 
 /// Most entries of each of the two kinds that wait while the store is away.
 const MAX_WAITING: usize = 100_000;
+
+/// One entry of a report, as it waits to be sent.
+pub type Count = edge_api::Count<Reason>;
 
 /// What the rules of one tenant did since the last report.
 #[derive(Debug)]
@@ -51,17 +54,23 @@ impl Tally {
         }
     }
 
-    /// Moves what was counted to `counts`.
-    pub fn take(&self, slot: u32, counts: &mut Vec<Count>) {
-        if !self.touched.replace(false) {
-            return;
+    /// Moves what was counted to `counts`. False if that has no room for all of it; the rest stays.
+    pub fn take(&self, slot: u32, counts: &mut Vec<Count>) -> bool {
+        if !self.touched.get() {
+            return true;
         }
         for entry in &self.entries {
-            let (evaluated, matched) = (entry.evaluated.take(), entry.matched.take());
-            if evaluated > 0 && counts.len() < MAX_WAITING {
-                counts.push(Count::Acl(AclCount { slot, acl_id: (*entry.id).to_owned(), evaluated, matched }));
+            if entry.evaluated.get() == 0 {
+                continue;
             }
+            if counts.len() >= MAX_WAITING {
+                return false;
+            }
+            let (evaluated, matched) = (entry.evaluated.take(), entry.matched.take());
+            counts.push(Count::Acl(AclCount { slot, acl_id: (*entry.id).to_owned(), evaluated, matched }));
         }
+        self.touched.set(false);
+        true
     }
 }
 
@@ -70,26 +79,26 @@ impl Tally {
 pub struct Refusals {
     /// In which minute of UNIX time it counts; 0 until somebody has looked at the clock.
     minute: Cell<u64>,
-    /// By slot and number of the reason. Slots are dense and bounded; what has nothing in it is empty.
-    counts: RefCell<Vec<Vec<u32>>>,
+    /// By slot, one for each reason; they get their minute when it is over. Slots are dense and bounded.
+    counts: RefCell<Vec<Vec<RefusalCount<Reason>>>>,
     /// What was counted in minutes that are over.
     ended: RefCell<Vec<Count>>,
+    /// Whether some of that found no room.
+    dropped: Cell<bool>,
 }
 
 impl Refusals {
     /// A request of the tenant in this slot was refused.
     pub fn count(&self, slot: u32, reason: Reason) {
         let mut counts = self.counts.borrow_mut();
-        let slot = usize::try_from(slot).unwrap_or_default();
-        if counts.len() <= slot {
-            counts.resize_with(slot.saturating_add(1), Vec::new);
+        let place = usize::try_from(slot).unwrap_or_default();
+        if counts.len() <= place {
+            counts.resize_with(place.saturating_add(1), Vec::new);
         }
-        let Some(counts) = counts.get_mut(slot) else { return };
-        if counts.is_empty() {
-            counts.resize(Reason::ALL.len(), 0);
-        }
-        if let Some(count) = counts.get_mut(reason as usize) {
-            *count = count.saturating_add(1);
+        let Some(counts) = counts.get_mut(place) else { return };
+        match counts.iter_mut().find(|known| known.reason == reason) {
+            Some(known) => known.count = known.count.saturating_add(1),
+            None => counts.push(RefusalCount { slot, minute: 0, reason, count: 1 }),
         }
     }
 
@@ -108,11 +117,13 @@ impl Refusals {
     /// Moves what was counted in this minute to what waits.
     fn end(&self) {
         let mut ended = self.ended.borrow_mut();
-        for (slot, counts) in (0..).zip(self.counts.borrow_mut().iter_mut()) {
-            for (reason, count) in Reason::ALL.iter().zip(std::mem::take(counts)) {
-                if count > 0 && ended.len() < MAX_WAITING {
-                    let (minute, reason) = (self.minute.get(), reason.as_str().to_owned());
-                    ended.push(Count::Refusals(RefusalCount { slot, minute, reason, count }));
+        for counts in self.counts.borrow_mut().iter_mut() {
+            while let Some(mut count) = counts.pop() {
+                count.minute = self.minute.get();
+                if ended.len() < MAX_WAITING {
+                    ended.push(Count::Refusals(count));
+                } else {
+                    self.dropped.set(true);
                 }
             }
         }
@@ -132,13 +143,21 @@ pub struct Reporter {
     /// When the next one is due, in nanoseconds of the monotonic clock.
     due: Cell<u64>,
     waiting: RefCell<Vec<Count>>,
+    /// Whether it was said that some are dropped, since what waits began to.
+    said_dropped: Cell<bool>,
     under_way: RefCell<Option<(CallId, Vec<Count>)>>,
 }
 
 impl Reporter {
     /// A worker's reports.
     pub fn new(worker: Rc<Worker>) -> Self {
-        Self { worker, due: Cell::new(0), waiting: RefCell::default(), under_way: RefCell::new(None) }
+        Self {
+            worker,
+            due: Cell::new(0),
+            waiting: RefCell::default(),
+            said_dropped: Cell::new(false),
+            under_way: RefCell::new(None),
+        }
     }
 
     /// Sends a report if one is due.
@@ -147,6 +166,10 @@ impl Reporter {
         // The store waits for what belongs to a minute that is over.
         if refusals.begin(environment.unix_nanos() / MINUTE) {
             self.due.set(0);
+        }
+        if (refusals.dropped.take() | self.worker.copies.take_dropped()) && !self.said_dropped.replace(true) {
+            let line = "too many counts of access rules and refusals wait for the store: those to come are lost";
+            environment.log(Level::Warn, line);
         }
         if now < self.due.get() || self.under_way.borrow().is_some() {
             return;
@@ -157,6 +180,7 @@ impl Reporter {
         self.due.set(now.saturating_add(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX)));
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() {
+            self.said_dropped.set(false);
             *waiting = self.worker.copies.take_counts();
             waiting.append(&mut refusals.take());
         }
@@ -378,6 +402,46 @@ mod tests {
         let told: Vec<_> = sent(&fake)[tried..].iter().flat_map(|report| report.as_array().unwrap()).cloned().collect();
         let of = |slot, minute| refused(slot, minute, "store_connect_error", 1);
         assert_eq!(told, [of(3, 0), of(4, 0), of(4, 1), of(4, 2)]);
+    }
+
+    #[test]
+    fn counts_that_find_no_room_while_others_wait_are_said_lost_once() {
+        let (fake, worker, reporter) = bench(0);
+        let lines = || fake.lines.lock().unwrap().len();
+        let flood = |minute: u64, slots: u32| {
+            (0..slots).for_each(|slot| worker.refusals.count(slot, Reason::Method));
+            fake.wall_step.store(minute * MINUTE, Ordering::Relaxed);
+            reporter.tick(&fake);
+        };
+        reporter.tick(&fake);
+        // The first report is never answered, so all others wait.
+        flood(1, 1);
+        assert_eq!((lines(), sent(&fake).len()), (0, 1));
+        let most = MAX_WAITING as u32;
+        flood(2, most);
+        assert_eq!(lines(), 0);
+        for minute in 3..6 {
+            flood(minute, 2);
+            assert_eq!(lines(), 1);
+        }
+        assert_eq!(worker.refusals.take().len(), MAX_WAITING);
+    }
+
+    #[test]
+    fn what_rules_did_stays_with_them_where_no_more_may_wait() {
+        let tally = Tally::new(["acl_0", "acl_1"].into_iter().map(str::to_owned));
+        for place in [0, 1, 1] {
+            tally.count(place, true);
+        }
+        let other = AclCount { slot: 9, acl_id: String::new(), evaluated: 1, matched: 1 };
+        let mut counts = vec![Count::Acl(other); MAX_WAITING - 1];
+        assert!(!tally.take(3, &mut counts));
+        assert_eq!(counts.len(), MAX_WAITING);
+        counts.clear();
+        assert!(tally.take(3, &mut counts));
+        let told = serde_json::to_value(&counts).unwrap();
+        assert_eq!(told, json!([{"slot": 3, "acl_id": "acl_1", "evaluated": 2, "matched": 2}]));
+        assert!(tally.take(3, &mut counts) && counts.len() == 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use serde_json::value::RawValue;
 
 use super::client::AppType;
-use crate::edge_api::Origin;
+use crate::edge_api::{DISABLED, Origin, QUOTA_USED_UP};
 use crate::registration::{self, ErrorCode, Rejection, client_id_mode};
 use crate::tenant::{Name, SecurityMode, Settings};
 
@@ -22,6 +22,8 @@ pub struct NewClient {
     pub metadata: Box<RawValue>,
     /// Where the request came from.
     pub origin: Origin,
+    /// The request's id at the edge, for the tenant's log.
+    pub request_id: Option<String>,
 }
 
 /// What is stored of a registration.
@@ -92,10 +94,10 @@ impl Refusal {
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::UnknownTenant => "unknown_tenant",
-            Self::Disabled => "disabled",
+            Self::Disabled => DISABLED,
             Self::Invalid(_) | Self::SecretMismatch => "invalid",
             Self::OtherMode => "other_mode",
-            Self::QuotaUsedUp => "quota",
+            Self::QuotaUsedUp => QUOTA_USED_UP,
             Self::RateLimited { .. } => "rate_limited",
             Self::Conflict => "conflict",
         }

@@ -108,16 +108,21 @@ impl<T: Total> Gathered<T> {
         self.state().totals.get_mut(key).map(change)
     }
 
-    /// Writes all that was gathered. What could not be written is kept for the next time.
-    pub async fn write(&self, database: &dyn Database) {
-        let all = self.take(|_| true);
-        self.write_totals(database, all, None).await;
-    }
-
-    /// Writes what is complete at `now`, in UNIX milliseconds.
+    /// Writes what is complete at `now`, in UNIX milliseconds. What could not be written is kept for the next time.
     pub async fn write_complete(&self, database: &dyn Database, now: u64) {
         let complete = self.take(|total| total.is_complete(now));
-        self.write_totals(database, complete, None).await;
+        if let Err((rest, error)) = write_totals(database, &complete, None).await {
+            self.keep(rest, &error);
+        }
+    }
+
+    /// Writes all that was gathered, for the last time: what cannot be written is lost.
+    pub async fn finish(&self, database: &dyn Database) {
+        let all = self.take(|_| true);
+        if let Err((rest, error)) = write_totals(database, &all, None).await {
+            tracing::error!(events = rest.len(), %error, "{} was not written before the stop: it is lost", T::WHAT);
+            rest.iter().for_each(|_| T::show_lost(&self.metrics));
+        }
     }
 
     /// Writes what is complete each time `interval` is over, until `stopping`.
@@ -130,7 +135,9 @@ impl<T: Total> Gathered<T> {
         while timeout(interval, stopping.wait_for(|stopping| *stopping)).await.is_err() {
             let now = unix_millis();
             let complete = self.take(|total| total.is_complete(now));
-            self.write_totals(&*database, complete, Some(&mut stopping)).await;
+            if let Err((rest, error)) = write_totals(&*database, &complete, Some(&mut stopping)).await {
+                self.keep(rest, &error);
+            }
         }
     }
 
@@ -141,26 +148,6 @@ impl<T: Total> Gathered<T> {
         state.totals.shrink_to_fit();
         state.since = unix_millis();
         taken
-    }
-
-    /// Writes totals, with pauses for others until `stopping`, or without any.
-    async fn write_totals(
-        &self,
-        database: &dyn Database,
-        totals: Vec<T>,
-        mut stopping: Option<&mut watch::Receiver<bool>>,
-    ) {
-        let now = unix_millis();
-        let mut written = 0_usize;
-        for next in totals.chunks(WRITTEN_TOTALS) {
-            if let Some(stopping) = stopping.as_mut().filter(|_| written > 0) {
-                _ = timeout(PAUSE, stopping.wait_for(|stopping| *stopping)).await;
-            }
-            if let Err(error) = T::write(database, next, now).await {
-                return self.keep(totals.get(written..).unwrap_or_default(), &error);
-            }
-            written = written.saturating_add(next.len());
-        }
     }
 
     /// Takes back what could not be written.
@@ -180,4 +167,25 @@ impl<T: Total> Gathered<T> {
             }
         }
     }
+}
+
+/// Writes totals, with pauses for others until `stopping`, or without any. An error comes with those that are not
+/// written.
+async fn write_totals<'a, T: Total>(
+    database: &dyn Database,
+    totals: &'a [T],
+    mut stopping: Option<&mut watch::Receiver<bool>>,
+) -> Result<(), (&'a [T], Error)> {
+    let mut written = 0_usize;
+    for next in totals.chunks(WRITTEN_TOTALS) {
+        if let Some(stopping) = stopping.as_mut().filter(|_| written > 0) {
+            _ = timeout(PAUSE, stopping.wait_for(|stopping| *stopping)).await;
+        }
+        // Others write into the logs during the pauses, and a log is in the order of its dates.
+        if let Err(error) = T::write(database, next, unix_millis()).await {
+            return Err((totals.get(written..).unwrap_or_default(), error));
+        }
+        written = written.saturating_add(next.len());
+    }
+    Ok(())
 }

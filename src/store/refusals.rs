@@ -72,7 +72,7 @@ impl Total for RefusalTotal {
 
 impl Refusals {
     /// Adds an edge's report.
-    pub fn add(&self, counts: Vec<RefusalCount>) {
+    pub fn add(&self, counts: Vec<RefusalCount<String>>) {
         let heard_at = unix_millis();
         self.gather(counts.into_iter().map(|RefusalCount { slot, minute, reason, count }| {
             // Other words are not known here, and neither keys nor events must grow with what is sent.

@@ -109,8 +109,8 @@ pub async fn serve(
     let summed_up = async {
         _ = tokio::join!(summing_up, summing_refusals_up, pruning, tidying);
         // A minute that is not over either: no edge reports to this process again.
-        refusals.write(&*database).await;
-        acl_counts.write(&*database).await;
+        refusals.finish(&*database).await;
+        acl_counts.finish(&*database).await;
     };
     let (written, summed_up, _) = tokio::join!(
         timeout(QUEUE_GRACE, writing),

@@ -477,6 +477,7 @@ fn a_quota_that_is_used_up_is_said_to_be() {
     assert_eq!(outcome(&refused), (403, "access_denied".to_owned()));
     assert!(refused.json()["error_description"].as_str().unwrap().contains("quota"));
     assert!(refused.json()["decision_id"].is_string());
+    assert_eq!((gateway.decisions("quota_used_up"), gateway.decisions("store_refused")), (2, 0));
 }
 
 #[test]

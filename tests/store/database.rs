@@ -143,6 +143,7 @@ fn new_client(tenant: &str, number: usize, registration: &Value) -> NewClient {
         client_secret_sha256: registration.get("client_secret_sha256").map(|_| [0xab; 32]),
         metadata: serde_json::value::to_raw_value(&registration["metadata"]).unwrap(),
         origin: Default::default(),
+        request_id: None,
     }
 }
 

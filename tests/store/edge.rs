@@ -222,7 +222,8 @@ fn a_registration_that_is_not_made_is_logged_once_without_its_metadata() {
     ] {
         let path = format!("/edge/v1/tenants/{tenant}/clients/{}", client_id(1));
         let headers = [("x-request-id", request_id)];
-        assert!(caller.call("PUT", &path, &headers, Some(&registration.to_string())).status >= 400);
+        let answer = caller.call("PUT", &path, &headers, Some(&registration.to_string()));
+        assert!(answer.status >= 400, "{answer:?}");
         let log = store.process.log();
         let lines: Vec<_> = log.lines().filter(|line| line.contains(&format!("\"{request_id}\""))).collect();
         let [line] = lines[..] else { panic!("{request_id}: {log}") };

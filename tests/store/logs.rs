@@ -41,8 +41,10 @@ fn each_registration_is_one_event_with_who_it_was_and_where_its_users_may_be_sen
     let folder = Folder::with_default_tenant();
     let store = folder.serve();
     let (edge, owner) = (store.edge(), store.owner("default"));
-    for _ in 0..2 {
-        edge.put_client("default", &client_id(1), &registration("One"));
+    for request_id in ["id-1", "id-2"] {
+        let path = format!("/edge/v1/tenants/default/clients/{}", client_id(1));
+        let body = registration("One").to_string();
+        edge.call("PUT", &path, &[("x-request-id", request_id)], Some(&body));
     }
     assert_eq!(edge.put_client("default", &client_id(2), &json!({"metadata": {}})).status, 400);
     let list = owner.get(LOGS).json();
@@ -67,6 +69,7 @@ fn each_registration_is_one_event_with_who_it_was_and_where_its_users_may_be_sen
                 "redirect_hosts": ["a.example", "b.example", "com.example.app:"],
                 "asn": 64500, "country": "CH", "subdivision": "ZH",
                 "ja4": "t13d1516h2_8daaf6152771_02713d6af862",
+                "request_id": "id-1",
                 "warning": "no default client grant: the client can reach no API"
             }
         })

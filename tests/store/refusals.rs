@@ -41,7 +41,7 @@ async fn database(folder: &Folder) -> (Arc<dyn Database>, SqlitePool, Refusals) 
     (database, tables, Refusals::new(Arc::new(Metrics::default())))
 }
 
-fn of(minute: u64, reason: &str, count: u32) -> Vec<RefusalCount> {
+fn of(minute: u64, reason: &str, count: u32) -> Vec<RefusalCount<String>> {
     vec![RefusalCount { slot: 1, minute, reason: reason.to_owned(), count }]
 }
 
@@ -105,14 +105,27 @@ fn an_older_edges_report_is_taken_and_one_that_is_none_is_refused() {
     let of_a_rule = json!({"slot": 1, "acl_id": format!("acl_{:0>22}", 1), "evaluated": 1, "matched": 1});
     assert_eq!(report(&store, std::slice::from_ref(&of_a_rule)), 204);
     assert_eq!(report(&store, &[of_a_rule, count(1, 1, "method", 1)]), 204);
-    for bad in [
+    assert_eq!(report(&store, &vec![count(1, 1, "method", 1); 1_001]), 400);
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_dropped_and_counted_and_takes_no_other_with_it() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let of_a_rule = |evaluated, matched| json!({"slot": 1, "acl_id": format!("acl_{:0>22}", 1), "evaluated": evaluated, "matched": matched});
+    let entries = [
         json!({"slot": 1, "minute": 1, "reason": "method"}),
         json!({"slot": 1, "minute": -1, "reason": "method", "count": 1}),
         json!({"slot": 1, "minute": 1, "reason": "method", "count": 1, "x": 1}),
-    ] {
-        assert_eq!(report(&store, &[bad]), 400);
-    }
-    assert_eq!(report(&store, &vec![count(1, 1, "method", 1); 1_001]), 400);
+        json!("x"),
+        of_a_rule(1, 2),
+        count(1, 1, "method", 3),
+        of_a_rule(7, 2),
+    ];
+    assert_eq!(report(&store, &entries), 204);
+    assert_eq!(store.metric("dcr_store_report_entries_dropped_total"), 5.0);
+    assert_eq!(store.metric("dcr_store_refusals_total"), 3.0);
+    assert_eq!(store.metric("dcr_store_acl_evaluations_total"), 7.0);
 }
 
 #[tokio::test]
@@ -148,15 +161,15 @@ async fn what_cannot_be_written_is_added_to_what_comes_meanwhile() {
     for reason in ["method", "rate_limited"] {
         refusals.add(of(minute, reason, 1));
     }
-    refusals.write(&*database).await;
+    refusals.write_complete(&*database, u64::MAX).await;
     // Both or neither: the transaction of the two failed as a whole.
     assert_eq!(events(&tables).await.len(), 0);
     for reason in ["method", "content_type", "rate_limited"] {
         refusals.add(of(minute, reason, 2));
     }
     sqlx::query("DROP TRIGGER full").execute(&tables).await.unwrap();
-    refusals.write(&*database).await;
-    refusals.write(&*database).await;
+    refusals.write_complete(&*database, u64::MAX).await;
+    refusals.write_complete(&*database, u64::MAX).await;
     let reasons: Vec<_> =
         events(&tables).await.into_iter().map(|(.., data)| data["details"]["reasons"].clone()).collect();
     assert_eq!(reasons, [json!({"rate_limited": 3}), json!({"method": 3, "content_type": 2})]);

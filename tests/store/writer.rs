@@ -93,6 +93,7 @@ async fn a_full_queue_refuses_at_once_and_what_was_taken_is_written() {
                 client_secret_sha256: Some([1; 32]),
                 metadata: to_raw_value(&confidential()["metadata"]).unwrap(),
                 origin: Default::default(),
+                request_id: None,
             };
             writer.register(client).await
         })

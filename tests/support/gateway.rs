@@ -4,6 +4,9 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::LazyLock;
+#[cfg(test)]
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -254,10 +257,60 @@ pub fn write_configuration(
     path
 }
 
+/// The filter that is tested.
+const WASM: &str = "target/wasm32-wasip1/release/dcr_edge.wasm";
+
+/// What is wrong with the filter, if it is not built from `sources`: it is older than one of them. The store's are none
+/// of the filter's.
+fn fault(wasm: &Path, sources: &Path) -> Option<String> {
+    let Some(built) = std::fs::metadata(wasm).ok().and_then(|metadata| metadata.modified().ok()) else {
+        return Some(format!("{} is missing: run `make build`", wasm.display()));
+    };
+    let mut folders = vec![sources.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.extend((path != sources.join("store")).then_some(path));
+            } else if std::fs::metadata(&path).unwrap().modified().unwrap() > built {
+                let (wasm, path) = (wasm.display(), path.display());
+                return Some(format!("{wasm} is older than {path}: run `make build`"));
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn a_filter_that_is_older_than_its_sources_is_not_tested() {
+    let folder = tempfile::tempdir().unwrap();
+    let (wasm, sources) = (folder.path().join("f.wasm"), folder.path().join("src"));
+    let write = |path: &Path, seconds: u64| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        std::fs::File::create(path).unwrap().set_modified(time).unwrap();
+    };
+    write(&sources.join("filter/mod.rs"), 5);
+    write(&sources.join("store/mod.rs"), 9);
+    let says = |what: &str| fault(&wasm, &sources).is_some_and(|fault| fault.contains(what));
+    assert!(says("f.wasm is missing: run `make build`"));
+    // A fresh clone has the same time everywhere.
+    for built in [5, 6] {
+        write(&wasm, built);
+        assert_eq!(fault(&wasm, &sources), None);
+    }
+    write(&sources.join("filter/mod.rs"), 7);
+    assert!(says("mod.rs: run `make build`"));
+}
+
 /// The command that prints the shipped configuration, rendered as `options` say, with the filter's as it is shipped.
 pub fn render(options: &Options, dir: &Path, store: SocketAddr, authorization_server: SocketAddr) -> Command {
-    let wasm = root().join("target/wasm32-wasip1/release/dcr_edge.wasm");
-    assert!(wasm.is_file(), "{} is missing: run `make build`", wasm.display());
+    let wasm = root().join(WASM);
+    // All tests ask; the files are looked at once.
+    static FAULT: LazyLock<Option<String>> = LazyLock::new(|| fault(&root().join(WASM), &root().join("src")));
+    if let Some(fault) = &*FAULT {
+        panic!("{fault}");
+    }
     let mut render = Command::new(root().join("envoy/render.sh"));
     for name in ["LISTEN_HOST", "ADMIN_HOST"] {
         render.env(name, "127.0.0.1");

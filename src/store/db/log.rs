@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Error;
 use super::log_filter::LogFilter;
 use crate::edge_api::Origin;
+use crate::store::admission::{Admitted, NewClient};
 use crate::store::clock::rfc3339;
 use crate::tenant::SecurityMode;
 
@@ -68,6 +69,8 @@ struct RegistrationDetails<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ja4: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<&'static str>,
 }
 
@@ -76,34 +79,31 @@ fn is_none(number: &usize) -> bool {
 }
 
 impl<'a> RegistrationEvent<'a> {
-    /// What is to be known of a registration: who registered, what may get its users' codes, in which mode, and whether
-    /// the tenant grants third parties anything by default, which a permissive client does not need.
-    pub fn new(
-        client_id: &'a str,
-        client_name: Option<&'a str>,
-        redirect_hosts: &'a [String],
-        origin: &'a Origin,
-        security_mode: SecurityMode,
-        has_default_grant: bool,
-    ) -> Self {
+    /// What is to be known of a registration: who registered in which request, what may get its users' codes, in
+    /// which mode, and whether the tenant grants third parties anything by default, which a permissive client does not
+    /// need.
+    pub fn new(client: &'a NewClient, admitted: &'a Admitted, has_default_grant: bool) -> Self {
+        let NewClient { client_id, origin, request_id, .. } = client;
+        let Admitted { client_name, redirect_hosts, security_mode, .. } = admitted;
         let Origin { ip, user_agent, hostname, asn, country, subdivision, ja3, ja4 } = origin;
-        let is_permissive = security_mode == SecurityMode::Permissive;
+        let is_permissive = *security_mode == SecurityMode::Permissive;
         Self {
             description: REGISTRATION,
             client_id,
-            client_name,
+            client_name: client_name.as_deref(),
             ip: ip.map(|ip| ip.to_string()),
             user_agent: user_agent.as_deref(),
             hostname: hostname.as_deref(),
             details: RegistrationDetails {
                 redirect_hosts: redirect_hosts.get(..MAX_HOSTS).unwrap_or(redirect_hosts),
                 more_redirect_hosts: redirect_hosts.len().saturating_sub(MAX_HOSTS),
-                third_party_security_mode: is_permissive.then_some(security_mode),
+                third_party_security_mode: is_permissive.then_some(*security_mode),
                 asn: *asn,
                 country: country.as_deref(),
                 subdivision: subdivision.as_deref(),
                 ja3: ja3.as_deref(),
                 ja4: ja4.as_deref(),
+                request_id: request_id.as_deref(),
                 warning: (!has_default_grant && !is_permissive).then_some(NO_DEFAULT_GRANT),
             },
         }

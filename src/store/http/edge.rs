@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::App;
 use super::error::{EdgeError, Reason};
 use crate::edge_api::{
-    AclCount, Changes, Count, MAX_COUNTS, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, Report, is_harmless_id,
+    Changes, Count, MAX_COUNTS, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, Report, is_harmless_id,
     shortened_user_agent,
 };
 use crate::registration::client_id_mode;
@@ -47,6 +47,7 @@ pub async fn register(
     _: EdgeToken,
     State(app): State<App>,
     path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<RegisteredClient>), EdgeError> {
     let Path((tenant, client_id)) = path.map_err(|_| EdgeError::bad_request("the path is not UTF-8"))?;
@@ -60,7 +61,8 @@ pub async fn register(
     let client_secret_sha256 = request.client_secret_sha256.as_deref().map(sha256_digest).transpose()?;
     let RegisterClient { metadata, mut origin, .. } = request;
     origin.user_agent = origin.user_agent.map(shortened_user_agent);
-    let client = NewClient { tenant, client_id, client_secret_sha256, metadata, origin };
+    let client =
+        NewClient { tenant, client_id, client_secret_sha256, metadata, origin, request_id: request_id(&headers) };
     let registered = app.writer.register(client).await?;
     let status = if registered.created { StatusCode::CREATED } else { StatusCode::OK };
     let body = RegisteredClient { client_id: registered.client_id, client_id_issued_at: registered.issued_at };
@@ -73,7 +75,7 @@ pub async fn log_refusal(
     request: Request,
     next: Next,
 ) -> Response {
-    let request_id = request.headers().get(REQUEST_ID_HEADER).and_then(harmless_id);
+    let request_id = request_id(request.headers());
     let response = next.run(request).await;
     if let Some(Reason { error, outcome }) = response.extensions().get() {
         let tenant = path.ok().and_then(|Path((tenant, _))| Name::try_from(tenant).ok());
@@ -84,8 +86,8 @@ pub async fn log_refusal(
 }
 
 /// A request's id, unless it could harm a log.
-fn harmless_id(value: &HeaderValue) -> Option<String> {
-    let id = value.to_str().ok().filter(|id| is_harmless_id(id.as_bytes()))?;
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(REQUEST_ID_HEADER)?.to_str().ok().filter(|id| is_harmless_id(id.as_bytes()))?;
     Some(id.to_owned())
 }
 
@@ -130,23 +132,21 @@ pub async fn report(
     State(app): State<App>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, EdgeError> {
-    let Report { counts } = serde_json::from_slice(&body?)
+    let body = body?;
+    let Report { counts } = serde_json::from_slice::<Report<&RawValue>>(&body)
         .map_err(|error| EdgeError::bad_request(format!("the body is not a report: {error}")))?;
     if counts.len() > MAX_COUNTS {
         return Err(EdgeError::bad_request(format!("a report has at most {MAX_COUNTS} entries")));
     }
     let (mut of_rules, mut refusals) = (Vec::new(), Vec::new());
     for count in counts {
-        match count {
-            Count::Acl(count) => of_rules.push(count),
-            Count::Refusals(count) => refusals.push(count),
+        match serde_json::from_str(count.get()) {
+            // A rule cannot match more requests than it looked at.
+            Ok(Count::Acl(count)) if count.matched <= count.evaluated => of_rules.push(count),
+            Ok(Count::Refusals(count)) => refusals.push(count),
+            // An edge would send all of the report again and again, or lose it.
+            Ok(Count::Acl(_)) | Err(_) => app.metrics.report_entry_dropped(),
         }
-    }
-    if let Some(count) = of_rules.iter().find(|count| count.matched > count.evaluated) {
-        let AclCount { matched, evaluated, .. } = count;
-        let reason =
-            format!("a rule matched {matched} of {evaluated} requests; it cannot match more than it looked at");
-        return Err(EdgeError::bad_request(reason));
     }
     app.acl_counts.add(of_rules);
     app.refusals.add(refusals);

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::edge_api::{ErrorBody, RateLimited};
+use crate::edge_api::{ErrorBody, OUTCOME_HEADER, RateLimited};
 use crate::store::admission::Refusal;
 use crate::store::db;
 use crate::store::token;
@@ -112,6 +112,9 @@ impl IntoResponse for EdgeError {
                 response
             }
         };
+        if self.outcome != self.error {
+            response.headers_mut().insert(OUTCOME_HEADER, HeaderValue::from_static(self.outcome));
+        }
         response.extensions_mut().insert(Reason { error: self.error, outcome: self.outcome });
         response
     }

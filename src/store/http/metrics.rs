@@ -29,6 +29,7 @@ pub struct Metrics {
     acl_counts_dropped: Counter,
     refusals: Counter,
     refusal_counts_dropped: Counter,
+    report_entries_dropped: Counter,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
@@ -62,6 +63,7 @@ impl Default for Metrics {
         let acl_counts_dropped = Counter::default();
         let refusals = Counter::default();
         let refusal_counts_dropped = Counter::default();
+        let report_entries_dropped = Counter::default();
         let mut registry = Registry::with_prefix("dcr_store");
         registry.register("registrations", "Registrations by what became of them", registrations.clone());
         registry.register("flushes", "Transactions that wrote registrations, one sync each", flushes.clone());
@@ -76,6 +78,8 @@ impl Default for Metrics {
         registry.register("refusals", "Requests to register that edges refused, as they report", refusals.clone());
         let help = "Counts of refusals that were not kept, because the reason is not known or there were too many";
         registry.register("refusal_counts_dropped", help, refusal_counts_dropped.clone());
+        let help = "Entries of edges' reports that were not kept, because they cannot be read or make no sense";
+        registry.register("report_entries_dropped", help, report_entries_dropped.clone());
         Self {
             registry,
             registrations,
@@ -88,6 +92,7 @@ impl Default for Metrics {
             acl_counts_dropped,
             refusals,
             refusal_counts_dropped,
+            report_entries_dropped,
         }
     }
 }
@@ -123,6 +128,11 @@ impl Metrics {
     /// Counts a tenant's count of refusals that is lost.
     pub fn refusal_count_dropped(&self) {
         self.refusal_counts_dropped.inc();
+    }
+
+    /// Counts an entry of an edge's report that nothing can be done with.
+    pub fn report_entry_dropped(&self) {
+        self.report_entries_dropped.inc();
     }
 
     /// Counts an HTTP answer.

@@ -352,18 +352,10 @@ async fn log(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> Res
     let without_grant: Vec<i64> =
         sqlx::query_scalar(WITHOUT_GRANT).bind(to_json(&slots)?).fetch_all(&mut *connection).await?;
     let event = |checked: &&'_ Checked| {
-        let Admitted { client_name, redirect_hosts, security_mode, .. } = &checked.admitted;
-        let NewClient { client_id, origin, .. } = checked.client;
         let date = checked.at.unix_seconds.saturating_mul(1_000);
-        serde_json::value::to_raw_value(&RegistrationEvent::new(
-            client_id,
-            client_name.as_deref(),
-            redirect_hosts,
-            origin,
-            *security_mode,
-            !without_grant.contains(&checked.tenant.slot),
-        ))
-        .map(|data| (checked.tenant.slot, date, data))
+        let has_default_grant = !without_grant.contains(&checked.tenant.slot);
+        let event = RegistrationEvent::new(checked.client, &checked.admitted, has_default_grant);
+        serde_json::value::to_raw_value(&event).map(|data| (checked.tenant.slot, date, data))
     };
     let events: Vec<_> = clients
         .iter()
