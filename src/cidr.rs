@@ -10,6 +10,7 @@ use crate::sorted::sorted;
 /// An address, or a range in CIDR notation (RFC 4632, RFC 4291 §2.3). Host bits are cleared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(extend("pattern" = "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Cidr {
     net: IpNet,

@@ -249,6 +249,7 @@ pub struct ClientRequest {
     #[schemars(length(max = registration::MAX_URI_BYTES))]
     logo_uri: Option<String>,
     /// What it may ask for tokens with; absent: `authorization_code`.
+    #[schemars(length(min = 1))]
     grant_types: Option<Vec<GrantType>>,
     /// How it says who it is: `none` for a client without a secret.
     #[serde(default)]
@@ -323,7 +324,7 @@ pub struct ClientPatch {
     callbacks: Option<Vec<String>>,
     /// What it may ask for tokens with: all of them.
     #[serde(deserialize_with = "present")]
-    #[schemars(with = "Vec<GrantType>")]
+    #[schemars(with = "Vec<GrantType>", length(min = 1))]
     grant_types: Option<Vec<GrantType>>,
     /// What kind of application it is.
     #[serde(deserialize_with = "present")]

@@ -13,6 +13,43 @@ use crate::support::store::{Answer, Caller, Folder, client_id, confidential};
 use crate::support::{process, root};
 
 const DOCUMENT: &str = "/api/v2/openapi.json";
+const SETTINGS: &str = "/api/v2/tenants/settings";
+
+/// Every operation with the scopes of which any one is enough, as the hosted API has them.
+#[rustfmt::skip]
+const OPERATIONS: [(&str, &str, &[&str]); 31] = [
+    ("GET", "/api/v2/tenants/settings", &["read:tenant_settings"]),
+    ("PATCH", "/api/v2/tenants/settings", &["update:tenant_settings"]),
+    ("GET", "/api/v2/network-acls", &["read:network_acls"]),
+    ("POST", "/api/v2/network-acls", &["create:network_acls"]),
+    ("GET", "/api/v2/network-acls/{id}", &["read:network_acls"]),
+    ("PUT", "/api/v2/network-acls/{id}", &["update:network_acls"]),
+    ("PATCH", "/api/v2/network-acls/{id}", &["update:network_acls"]),
+    ("DELETE", "/api/v2/network-acls/{id}", &["delete:network_acls"]),
+    ("GET", "/api/v2/clients", &["read:clients", "read:client_keys"]),
+    ("POST", "/api/v2/clients", &["create:clients"]),
+    ("GET", "/api/v2/clients/{id}", &["read:clients", "read:client_keys"]),
+    ("PATCH", "/api/v2/clients/{id}", &["update:clients"]),
+    ("DELETE", "/api/v2/clients/{id}", &["delete:clients"]),
+    ("POST", "/api/v2/clients/{id}/rotate-secret", &["update:client_keys"]),
+    ("GET", "/api/v2/client-grants", &["read:client_grants"]),
+    ("POST", "/api/v2/client-grants", &["create:client_grants"]),
+    ("GET", "/api/v2/client-grants/{id}", &["read:client_grants"]),
+    ("PATCH", "/api/v2/client-grants/{id}", &["update:client_grants"]),
+    ("DELETE", "/api/v2/client-grants/{id}", &["delete:client_grants"]),
+    ("GET", "/api/v2/resource-servers", &["read:resource_servers"]),
+    ("POST", "/api/v2/resource-servers", &["create:resource_servers"]),
+    ("GET", "/api/v2/resource-servers/{id}", &["read:resource_servers"]),
+    ("PATCH", "/api/v2/resource-servers/{id}", &["update:resource_servers"]),
+    ("DELETE", "/api/v2/resource-servers/{id}", &["delete:resource_servers"]),
+    ("GET", "/api/v2/connections", &["read:connections"]),
+    ("POST", "/api/v2/connections", &["create:connections"]),
+    ("GET", "/api/v2/connections/{id}", &["read:connections"]),
+    ("PATCH", "/api/v2/connections/{id}", &["update:connections"]),
+    ("DELETE", "/api/v2/connections/{id}", &["delete:connections"]),
+    ("GET", "/api/v2/logs", &["read:logs"]),
+    ("GET", "/api/v2/logs/{id}", &["read:logs"]),
+];
 
 /// An operation of the description.
 struct Operation {
@@ -104,6 +141,52 @@ fn objects(operations: &[Operation], owner: &Caller, ids: &BTreeMap<String, Stri
         .collect()
 }
 
+/// All that the tenant has, as its owner sees it: settings, objects, and lists in each of their forms.
+fn everything_of(operations: &[Operation], owner: &Caller, ids: &BTreeMap<String, String>) -> Vec<Value> {
+    let mut all = objects(operations, owner, ids);
+    for path in operations.iter().filter(|operation| operation.method == "GET" && !operation.has_id()).map(|o| &o.path)
+    {
+        for query in ["", "?include_totals=true", "?take=100"] {
+            let answer = owner.get(&format!("{path}{query}"));
+            assert_eq!(answer.status, 200, "{path}{query}: {answer:?}");
+            all.push(answer.json());
+        }
+    }
+    all
+}
+
+/// Checks that a tenant without objects sees none in any list, however it asks; another tenant has `client`, and the
+/// other objects of the examples.
+fn check_nothing_is_listed(operations: &[Operation], caller: &Caller, host: (&str, &str), client: &str) {
+    let lists = operations
+        .iter()
+        .filter(|operation| operation.method == "GET" && !operation.has_id() && operation.path != SETTINGS);
+    let queries = [
+        String::new(),
+        "include_totals=true".to_owned(),
+        "take=100".to_owned(),
+        "from=0&take=100&include_totals=true".to_owned(),
+        format!("client_id={client}&include_totals=true"),
+        "audience=https://api.example.com/&include_totals=true".to_owned(),
+        "identifiers=https://api.example.com/&include_totals=true".to_owned(),
+        "name=users&strategy=auth0&include_totals=true".to_owned(),
+        "q=type:sapi&include_totals=true".to_owned(),
+        format!("q=client_id:{client}&include_totals=true"),
+    ];
+    for list in lists {
+        for query in &queries {
+            let path = format!("{}?{query}", list.path);
+            let answer = caller.call("GET", &path, &[host], None);
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+            let listed = answer.json();
+            let name = list.path.rsplit('/').next().unwrap().replace('-', "_");
+            let entries = if listed.is_array() { &listed } else { &listed[name] };
+            assert_eq!(*entries, json!([]), "{path}: {answer:?}");
+            assert!(listed.get("total").is_none_or(|total| *total == 0) && listed.get("next").is_none(), "{answer:?}");
+        }
+    }
+}
+
 /// Checks for each operation who may call it. `anyone` has no token; `token` makes one for a tenant, `default` or
 /// `other`. A header tells where a request goes: `host_of_default` to the host of `default`, `host_of_other` likewise.
 fn check_access(
@@ -118,7 +201,32 @@ fn check_access(
     let (owner, other) = (with("default", &everything), with("other", &everything));
     let (bad, powerless) = (anyone.clone().with_token("x"), with("default", "read:nothing"));
     let ids = make_objects(&operations, &owner);
-    let before = objects(&operations, &owner, &ids);
+    let before = everything_of(&operations, &owner, &ids);
+    // A change that has no event, so that its log stays empty.
+    let own = json!({"dcr_edge": {"client_quota": 17}});
+    let json_to_other = [host_of_other, ("content-type", "application/json")];
+    let set_own = || other.call("PATCH", SETTINGS, &json_to_other, Some(&own.to_string()));
+    assert_eq!(set_own().json()["dcr_edge"]["client_quota"], 17);
+    let settings_of_other = other.call("GET", SETTINGS, &[host_of_other], None).json();
+    assert_eq!(settings_of_other["flags"]["enable_dynamic_client_registration"], false);
+    assert_eq!(settings_of_other["dcr_edge"]["client_quota"], 17);
+    let settings = owner.get(SETTINGS).json();
+    assert_eq!(settings["flags"]["enable_dynamic_client_registration"], true);
+    assert_eq!(settings["dcr_edge"].get("client_quota"), None);
+    check_nothing_is_listed(&operations, &other, host_of_other, &ids["/api/v2/clients"]);
+    // Bodies that name what is another tenant's: its API, then its client.
+    let grant = |body: &Value| {
+        let answer = other.call("POST", "/api/v2/client-grants", &json_to_other, Some(&body.to_string()));
+        (answer.status, answer.json()["errorCode"].as_str().unwrap_or_default().to_owned())
+    };
+    let client = &ids["/api/v2/clients"];
+    let api = operations.iter().find(|o| o.method == "POST" && o.path.ends_with("/resource-servers")).unwrap();
+    let mut body = json!({"client_id": client, "audience": api.body.as_ref().unwrap()["identifier"]});
+    assert_eq!(grant(&body), (404, "inexistent_resource_server".to_owned()));
+    assert_eq!(api.send(&other, &ids, Some(host_of_other)).status, 201);
+    assert_eq!(grant(&body), (404, "inexistent_client".to_owned()));
+    body["client_id"] = json!("tpc_nobodys");
+    assert_eq!(grant(&body), (404, "inexistent_client".to_owned()));
     for operation in &operations {
         let name = format!("{} {}", operation.method, operation.path);
         let refused = |caller: &Caller, header, status: u16| {
@@ -138,32 +246,20 @@ fn check_access(
         }
         // The token of another tenant: nothing on this tenant's host, and on its own nothing of this tenant's.
         refused(&other, host_of_default, 401);
-        if operation.is_delete() {
-            assert_eq!(operation.send(&other, &ids, Some(host_of_other)).status, 204, "{name}");
-        } else if operation.has_id() {
-            refused(&other, Some(host_of_other), 404);
-        } else if operation.method == "GET" {
-            let listed = operation.send(&other, &ids, Some(host_of_other));
-            assert_eq!(listed.status, 200, "{name}: {listed:?}");
-            let reached = ids.values().find(|id| listed.text.contains(&format!("\"{id}\"")));
-            assert_eq!(reached, None, "{name}: {listed:?}");
-        }
+        let answer = operation.send(&other, &ids, Some(host_of_other));
+        let expected: &[u16] = match operation.method.as_str() {
+            "DELETE" => &[204],
+            _ if operation.has_id() => &[404],
+            // Its API is there already.
+            "POST" => &[201, 409],
+            _ => &[200],
+        };
+        assert!(expected.contains(&answer.status), "{name}: {answer:?}");
+        let reached = ids.values().find(|id| answer.text.contains(&format!("\"{id}\"")));
+        assert_eq!(reached, None, "{name}: {answer:?}");
     }
-    // Bodies that name what is another tenant's: its API, then its client.
-    let grant = |body: &Value| {
-        let headers = [host_of_other, ("content-type", "application/json")];
-        let answer = other.call("POST", "/api/v2/client-grants", &headers, Some(&body.to_string()));
-        (answer.status, answer.json()["errorCode"].as_str().unwrap_or_default().to_owned())
-    };
-    let client = &ids["/api/v2/clients"];
-    let api = operations.iter().find(|o| o.method == "POST" && o.path.ends_with("/resource-servers")).unwrap();
-    let mut body = json!({"client_id": client, "audience": api.body.as_ref().unwrap()["identifier"]});
-    assert_eq!(grant(&body), (404, "inexistent_resource_server".to_owned()));
-    assert_eq!(api.send(&other, &ids, Some(host_of_other)).status, 201);
-    assert_eq!(grant(&body), (404, "inexistent_client".to_owned()));
-    body["client_id"] = json!("tpc_nobodys");
-    assert_eq!(grant(&body), (404, "inexistent_client".to_owned()));
-    assert_eq!(objects(&operations, &owner, &ids), before);
+    assert_eq!(set_own().status, 200);
+    assert_eq!(everything_of(&operations, &owner, &ids), before);
     // Any one of the scopes is enough.
     for operation in &operations {
         for scope in &operation.scopes {
@@ -199,6 +295,52 @@ fn each_operation_asks_for_the_same_through_a_gateway() {
         gateway.store_command(&["token", "--tenant", tenant, "--scope", scopes]).trim().to_owned()
     };
     check_access(&Caller::new(gateway.http_address()), &token, None, ("host", "other.example"));
+}
+
+#[test]
+fn each_operation_is_described_with_the_scopes_that_the_hosted_api_asks_for() {
+    let folder = Folder::with_default_tenant();
+    let document = folder.serve().anyone().get(DOCUMENT).json();
+    let described = operations(&document);
+    let described: BTreeSet<_> = described
+        .iter()
+        .map(|operation| {
+            let scopes: Vec<_> = operation.scopes.iter().map(String::as_str).collect();
+            (operation.method.as_str(), operation.path.as_str(), scopes)
+        })
+        .collect();
+    assert_eq!(described, OPERATIONS.iter().map(|(method, path, scopes)| (*method, *path, scopes.to_vec())).collect());
+}
+
+#[test]
+fn an_answer_without_fields_has_all_members_that_an_object_has_and_no_other() {
+    let folder = Folder::empty();
+    folder.succeed(&["tenant", "create", "default", "--domain", "default.example"]);
+    let store = folder.serve();
+    let owner = store.owner("default");
+    let document = store.anyone().get(DOCUMENT).json();
+    let operations = operations(&document);
+    let ids = make_objects(&operations, &owner);
+    let schema = |path: &str, method: &str| {
+        let content = &document["paths"][path][method]["responses"]["200"]["content"]["application/json"]["schema"];
+        document.pointer(content["$ref"].as_str().unwrap().trim_start_matches('#')).unwrap()
+    };
+    // An answer to a change always has the whole object.
+    for whole in operations.iter().filter(|operation| operation.method == "PATCH") {
+        let path = ids.get(whole.list()).map_or(whole.path.clone(), |id| whole.path.replace("{id}", id));
+        let shown = owner.get(&path).json();
+        let members: BTreeSet<&str> = shown.as_object().unwrap().keys().map(String::as_str).collect();
+        let required = schema(&whole.path, "patch")["required"].as_array().unwrap();
+        let missing: Vec<_> = required.iter().filter(|name| !members.contains(name.as_str().unwrap())).collect();
+        assert!(!required.is_empty() && missing.is_empty(), "{path}: {missing:?} of {shown}");
+        let described = schema(&whole.path, "get")["properties"].as_object().unwrap();
+        let unknown: Vec<_> = members.iter().filter(|name| !described.contains_key(**name)).collect();
+        assert!(unknown.is_empty(), "{path}: {unknown:?} of {shown}");
+    }
+    let client = owner.get(&format!("/api/v2/clients/{}", ids["/api/v2/clients"])).json();
+    assert_eq!(client["effective_permissions"][0]["audience"], "https://api.example.com/");
+    let chosen = owner.get(&format!("{SETTINGS}?fields=flags&include_fields=true")).json();
+    assert_eq!(chosen, json!({"flags": {"enable_dynamic_client_registration": true}}));
 }
 
 #[test]
@@ -305,7 +447,8 @@ fn schemathesis_finds_no_answer_that_the_description_does_not_have() {
 
 /// What is checked of each answer.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
-                      response_headers_conformance,response_schema_conformance";
+                      response_headers_conformance,response_schema_conformance,described_data_rejection,\
+                      described_data_acceptance";
 
 impl Operation {
     /// Whether a request of the report is one of it.

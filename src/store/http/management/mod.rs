@@ -63,7 +63,8 @@ fn operations() -> Vec<Operation> {
 mod tests {
     use super::*;
     use crate::store::token::MANAGEMENT_SCOPES;
-    use std::collections::BTreeSet;
+    use serde_json::Value;
+    use std::collections::{BTreeMap, BTreeSet};
 
     #[test]
     fn every_scope_is_asked_for_and_every_operation_asks_for_one() {
@@ -71,5 +72,47 @@ mod tests {
         let asked: BTreeSet<&str> = operations.iter().flat_map(|o| &o.scopes.0).map(String::as_str).collect();
         assert_eq!(asked, MANAGEMENT_SCOPES.iter().copied().collect());
         assert!(operations.iter().all(|operation| !operation.scopes.0.is_empty()));
+    }
+
+    #[test]
+    fn schemas_of_one_name_are_the_same() {
+        let mut by_name: BTreeMap<&str, &Value> = BTreeMap::new();
+        let operations = operations();
+        for schema in operations.iter().flat_map(Operation::schemas) {
+            assert_eq!(*by_name.entry(&schema.name).or_insert(&schema.json), &schema.json, "{}", schema.name);
+        }
+        assert!(!by_name.is_empty() && !by_name.contains_key("Error"));
+    }
+
+    #[test]
+    fn a_description_has_no_default_of_a_change_and_no_null_in_place_of_an_absent_member() {
+        let document = openapi::document(&operations());
+        let schema = |name: &str| document["components"]["schemas"][name].clone();
+        for name in ["ClientPatch", "ClientGrantPatch", "ResourceServerPatch", "ConnectionPatch", "SettingsPatch"] {
+            assert!(!schema(name).to_string().contains("\"default\":"), "{name}");
+        }
+        for (name, member) in [
+            ("ClientPatch", "name"),
+            ("ClientPatch", "callbacks"),
+            ("ClientPatch", "grant_types"),
+            ("ClientPatch", "app_type"),
+            ("ClientPatch", "redirection_policy"),
+            ("ClientGrantRequest", "client_id"),
+            ("ClientGrantRequest", "default_for"),
+            ("ResourceServerRequest", "name"),
+            ("ResourceServerPatch", "scopes"),
+            ("ResourceServerPatch", "allow_offline_access"),
+            ("ResourceServerPatch", "subject_type_authorization"),
+            ("ConnectionRequest", "display_name"),
+            ("ConnectionPatch", "is_domain_connection"),
+            ("Client", "description"),
+            ("Client", "logo_uri"),
+        ] {
+            let described = schema(name)["properties"][member].clone();
+            assert!(
+                described.is_object() && !described.to_string().contains("\"null\""),
+                "{name}.{member}: {described}"
+            );
+        }
     }
 }

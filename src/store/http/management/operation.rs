@@ -310,6 +310,16 @@ impl Operation {
         self.path.contains("{id}")
     }
 
+    /// The schemas that it has.
+    #[cfg(test)]
+    pub(super) fn schemas(&self) -> impl Iterator<Item = &Schema> {
+        let answered = match &self.answer {
+            Answer::Nothing => None,
+            Answer::One(schema) | Answer::List { entry: schema, .. } => Some(schema),
+        };
+        self.body.iter().map(|(schema, _)| schema).chain(answered)
+    }
+
     /// Every status of an error that it answers with.
     pub(super) fn errors(&self) -> Vec<StatusCode> {
         let mut errors = vec![StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::SERVICE_UNAVAILABLE];
