@@ -392,7 +392,12 @@ fn a_damaged_file_is_told_with_line_and_member_and_nothing_is_written() {
         (native, "/metadata/redirect_uris", json!([]), "metadata.redirect_uris: 1 to 50"),
         (permissive, "/metadata/policy", json!({}), "metadata.policy: is not in the form"),
         (permissive, "/metadata/response_types", json!(["id_token token", "x"]), "metadata.response_types: is not"),
-        (permissive, "/metadata/x", json!("x".repeat(600_000)), "metadata: expected 524288 bytes at most"),
+        (
+            permissive,
+            "/metadata/jwks",
+            json!({"keys": [{"kty": "RSA", "n": "x".repeat(600_000)}]}),
+            "metadata: expected 524288 bytes at most",
+        ),
     ] {
         let (text, line) = with("client", nth, pointer, value);
         cases.push(((text, line + "client: "), says));

@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::LazyLock;
-#[cfg(test)]
-use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -285,6 +283,7 @@ fn fault(wasm: &Path, sources: &Path) -> Option<String> {
 fn a_filter_that_is_older_than_its_sources_is_not_tested() {
     let folder = tempfile::tempdir().unwrap();
     let (wasm, sources) = (folder.path().join("f.wasm"), folder.path().join("src"));
+    use std::time::{Duration, SystemTime};
     let write = |path: &Path, seconds: u64| {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
