@@ -83,8 +83,9 @@ enum Command {
     /// Write tenants with all that they have as JSON lines while the store runs: a consistent state of one moment
     ///
     /// Settings, access rules, APIs, connections, clients and client grants are in it; the tenants' logs and the keys
-    /// that sign tokens are not: after an import elsewhere tokens have to be made anew. Keep it confidential: it has the
-    /// hashes of the clients' secrets. The database's WAL grows by what is written meanwhile.
+    /// that sign tokens are not: after an import elsewhere tokens have to be made anew. Keep it confidential: it has
+    /// the hashes of the clients' secrets, and the options of connections as they are, with secrets that may be in them;
+    /// FILE is for its owner only. A tenant whose import is not complete is left out. The database's WAL grows by what is written meanwhile.
     Export {
         /// One tenant only
         #[arg(long)]

@@ -108,6 +108,10 @@ pub async fn update(
     now: Now,
 ) -> Result<String, Error> {
     let changed = update_tenant(database, name, now, |mut tenant| {
+        if tenant.domains.is_empty() {
+            let text = format!("the tenant {name} is not complete: repeat its import, or delete it");
+            return Err(Error::Invalid(text));
+        }
         tenant.domains = domains.apply(&tenant.domains)?;
         limit.apply(&mut tenant.settings.dcr_edge.rate_limit)?;
         tenant.permissive_eligible = permissive_eligible.unwrap_or(tenant.permissive_eligible);

@@ -40,7 +40,8 @@ pub async fn delete_unused(database: &dyn Database, now: u64) -> Result<u64, Err
     let mut clients = 0_u64;
     for StoredTenant { slot, tenant, .. } in database.readable_tenants().await? {
         let settings = &tenant.settings.dcr_edge;
-        if settings.unused_client_ttl.is_none() && settings.client_quota.is_none() {
+        // Of one without domains an import is under way, and nobody could ask for its clients yet.
+        if tenant.domains.is_empty() || (settings.unused_client_ttl.is_none() && settings.client_quota.is_none()) {
             continue;
         }
         match database.delete_unused_clients(slot, now).await {

@@ -75,7 +75,7 @@ pub async fn export(
     {
         return Err(Error::UnknownTenant(name.clone()));
     }
-    let mut lines = Output { output, counts: Counts::default() };
+    let mut lines = Output { output, counts: Counts::default(), is_named: tenant.is_some(), leaves_out: false };
     lines.write(Kind::Header, &HeaderLine { kind: Kind::Header, format: FORMAT })?;
     let mut written = Ok(());
     let mut each = |exported| {
@@ -131,6 +131,10 @@ impl Drop for Partial<'_> {
 struct Output<'a> {
     output: &'a mut (dyn Write + Send),
     counts: Counts,
+    /// Whether one tenant was asked for.
+    is_named: bool,
+    /// Whether what comes is a tenant's that is left out.
+    leaves_out: bool,
 }
 
 impl Output<'_> {
@@ -144,6 +148,7 @@ impl Output<'_> {
     fn exported(&mut self, exported: Exported) -> Result<(), Error> {
         match exported {
             Exported::Tenant(tenant) => self.tenant(tenant),
+            _ if self.leaves_out => Ok(()),
             Exported::NetworkAcl(acl) => self.network_acl(&acl),
             Exported::Document(kind, document) => self.document(kind, &document),
             Exported::Client(moved) => self.client(*moved),
@@ -152,6 +157,12 @@ impl Output<'_> {
 
     fn tenant(&mut self, tenant: Tenant) -> Result<(), Error> {
         let Tenant { name, domains, settings, permissive_eligible } = tenant;
+        // One without domains was not imported to its end, and must not stand in the way of all others.
+        self.leaves_out = domains.is_empty() && !self.is_named;
+        if self.leaves_out {
+            tracing::warn!("the tenant {name} is left out: it is not complete; repeat its import, or delete it");
+            return Ok(());
+        }
         if domains.is_empty() {
             return Err(Error::Incomplete(name));
         }
@@ -186,7 +197,7 @@ impl Output<'_> {
     }
 
     fn client(&mut self, moved: MovedClient) -> Result<(), Error> {
-        let MovedClient { client, client_secret_sha256, fingerprint } = moved;
+        let MovedClient { client, client_secret_sha256, answered_at, fingerprint } = moved;
         let kind = Kind::Client;
         let line = ClientLine {
             kind,
@@ -196,6 +207,7 @@ impl Output<'_> {
             issued_at: client.issued_at,
             updated_at: client.updated_at,
             last_used_at: client.last_used_at,
+            answered_at,
             is_dynamic: client.is_dynamic,
             app_type: client.data.app_type,
             owner: client.data.owner,
@@ -313,10 +325,20 @@ async fn find(database: &dyn Database, tenant: &Tenant) -> Result<Result<Option<
     }
     let Some(stored) = database.tenant(&tenant.name).await? else { return Ok(Ok(None)) };
     // One without domains was not completed.
-    let domains = if stored.tenant.domains.is_empty() { Vec::new() } else { tenant.domains.clone() };
+    let is_complete = !stored.tenant.domains.is_empty();
+    let domains = if is_complete { tenant.domains.clone() } else { Vec::new() };
     let same = Tenant { domains, ..tenant.clone() };
-    let differs = stored.tenant != same;
-    Ok(if differs { Err("is here with other settings, domains or eligibility".to_owned()) } else { Ok(Some(stored)) })
+    Ok(if stored.tenant == same {
+        Ok(Some(stored))
+    } else if is_complete {
+        Err("is here with other settings, domains or eligibility".to_owned())
+    } else {
+        Err(format!(
+            "a part of it from another export is here; import that again, or delete that part first: dcr-store tenant \
+             delete {}",
+            tenant.name
+        ))
+    })
 }
 
 /// A tenant whose objects are compared.

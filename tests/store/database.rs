@@ -12,8 +12,8 @@ use dcr_edge::store::client_upkeep;
 use dcr_edge::store::clock::{BootId, Now, Steady};
 use dcr_edge::store::db::{
     Arrival, Database, DocumentKind, DocumentQuery, Error, IfMissing, LogOrder, LogQuery, MadeClient, NewAcl,
-    Registered, StoredAcl, StoredClient, StoredKey, acl_id, default_permissions, permitted_client, update_client,
-    update_known_tenant, update_network_acl, update_tenant,
+    Registered, StoredAcl, StoredClient, StoredKey, StoredTenant, acl_id, default_permissions, permitted_client,
+    update_client, update_known_tenant, update_network_acl, update_tenant,
 };
 use dcr_edge::store::log_upkeep;
 use dcr_edge::tenant::{Name, SecurityMode, Snapshot, Tenant};
@@ -108,6 +108,7 @@ rules! {
     a_client_that_its_owner_changed_never_gives_way
     a_batch_has_only_so_many_clients_give_way_and_the_next_one_has_room
     a_tenant_far_above_its_quota_is_let_in_once_the_upkeep_brought_it_down
+    clients_of_a_tenant_that_answers_for_no_host_yet_stay
     the_upkeep_of_clients_begins_one_interval_after_the_start
     unused_clients_live_as_long_as_their_tenant_wants
     a_registration_without_a_default_grant_is_logged_with_a_warning
@@ -1444,6 +1445,20 @@ async fn a_tenant_far_above_its_quota_is_let_in_once_the_upkeep_brought_it_down(
     assert_eq!(deletions(&*database, 1).await, [expected]);
     let answer = register_one(&*database, new_client("a", 2_001, &confidential()), later).await;
     assert_eq!(answer, registered(2_001, later, true));
+}
+
+async fn clients_of_a_tenant_that_answers_for_no_host_yet_stay(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({"unused_client_ttl": 3_600}))).await.unwrap();
+    register_one(&*database, new_client("a", 1, &public()), NOW).await.unwrap();
+    let whole = database.tenant(&name("a")).await.unwrap().unwrap();
+    let part = Tenant { domains: Vec::new(), ..whole.tenant.clone() };
+    let part = StoredTenant { tenant: part, ..whole.clone() };
+    assert!(database.replace_tenant(&part, at(NOW)).await.unwrap());
+    let later = (NOW + DAY) * 1_000;
+    assert_eq!(client_upkeep::delete_unused(&*database, later).await.unwrap(), 0);
+    let part = database.tenant(&name("a")).await.unwrap().unwrap();
+    assert!(database.replace_tenant(&StoredTenant { tenant: whole.tenant, ..part }, at(NOW)).await.unwrap());
+    assert_eq!(client_upkeep::delete_unused(&*database, later).await.unwrap(), 1);
 }
 
 async fn the_upkeep_of_clients_begins_one_interval_after_the_start(database: Arc<dyn Database>) {

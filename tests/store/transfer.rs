@@ -142,6 +142,10 @@ fn with_everything() -> (Folder, Store) {
     send(&owner, "PATCH", "resource-servers/a", &json!({"scopes": [{"value": "r", "description": "Read"}]}));
     assert_eq!(authenticate(&folder, &store, "default", &client_id(1)), 204);
     eventually("the use is noted", || export(&folder).contains("\"last_used_at\":1").then_some(()));
+    folder.with_tables(async |pool| {
+        let answered = "UPDATE clients SET answered_at = issued_at + 7 WHERE client_id = ?";
+        sqlx::query(answered).bind(client_id(2)).execute(pool).await.unwrap();
+    });
     (folder, store)
 }
 
@@ -156,6 +160,7 @@ fn what_is_imported_is_exported_again_as_it_was_and_works() {
                         "client_grants": 4});
     assert_eq!(parsed.last().unwrap(), &json!({"type": "end", "counts": counts}));
     assert!(!exported.contains(SECRET));
+    assert_eq!(exported.matches("\"answered_at\":1").count(), 1);
 
     let to = Folder::empty();
     let store = to.serve();
@@ -233,7 +238,10 @@ fn an_import_that_is_cut_off_answers_for_no_host_and_a_repeat_completes_it() {
     assert!(part < CLIENTS, "{part}");
     let tenants = store.edge().get("/edge/v1/changes").json()["tenants"].clone();
     assert_eq!(tenants[1]["tenant"]["domains"], json!([]));
-    assert!(to.fail(&["export"]).contains("the tenant default is not complete"));
+    assert!(to.fail(&["export", "--tenant", "default"]).contains("the tenant default is not complete"));
+    assert!(!export(&to).contains("\"name\":\"default\""));
+    let error = to.fail(&["tenant", "update", "default", "--add-domain", "early.example"]);
+    assert!(error.contains("is not complete: repeat its import"), "{error}");
     assert!(to.fail(&["token", "--tenant", "default"]).contains("the tenant has no domain"));
 
     // Registrations of another tenant go on while it is completed.

@@ -14,6 +14,8 @@ pub struct MovedClient {
     pub client: StoredClient,
     /// SHA-256 of its secret.
     pub client_secret_sha256: Option<[u8; 32]>,
+    /// When a registration was answered with it last, in UNIX seconds, as far as that was noted.
+    pub answered_at: Option<u64>,
     /// What public clients that are folded into it have in common with it; absent if none are.
     pub fingerprint: Option<[u8; 32]>,
 }

@@ -26,6 +26,9 @@ const MAX_LINE: u64 = 16 * 1024 * 1024;
 /// Longest metadata of a client, in bytes: twice the longest registration that the store takes.
 const MAX_METADATA: usize = 512 * 1024;
 
+/// Longest line of a client, in bytes: metadata and what else it may have.
+const MAX_CLIENT_LINE: usize = 2 * MAX_METADATA;
+
 /// Most characters of an error that a line may have a part in.
 const MAX_CHARACTERS: usize = 300;
 
@@ -302,13 +305,18 @@ impl<R: BufRead> Input<R> {
     }
 
     fn client(&mut self) -> Result<Imported, String> {
+        // Before much is made of it: in memory JSON takes many times its length.
+        if self.buffer.len() > MAX_CLIENT_LINE {
+            return Err(format!("expected {MAX_CLIENT_LINE} bytes at most"));
+        }
         let line: ClientLine<Map<String, Value>> = parsed(&self.buffer)?;
-        let ClientLine { client_id, issued_at, updated_at, last_used_at, is_dynamic, .. } = line;
+        let ClientLine { client_id, issued_at, updated_at, last_used_at, answered_at, is_dynamic, .. } = line;
         let security_mode = line.third_party_security_mode;
         check_times(&[
             ("issued_at", issued_at.saturating_mul(1_000)),
             ("updated_at", updated_at),
             ("last_used_at", last_used_at.unwrap_or_default().saturating_mul(1_000)),
+            ("answered_at", answered_at.unwrap_or_default().saturating_mul(1_000)),
         ])?;
         if client_id_mode(&client_id) != Some(security_mode) {
             return Err(format!("client_id: has not the form of one of the mode {}", security_mode.as_str()));
@@ -344,7 +352,7 @@ impl<R: BufRead> Input<R> {
             last_used_at,
             data,
         };
-        Ok(Imported::Client(Box::new(MovedClient { client, client_secret_sha256, fingerprint })))
+        Ok(Imported::Client(Box::new(MovedClient { client, client_secret_sha256, answered_at, fingerprint })))
     }
 
     /// Notes that the tenant has something of this id, which nobody has yet.

@@ -101,6 +101,7 @@ pub struct ClientLine<T> {
     pub issued_at: u64,
     pub updated_at: u64,
     pub last_used_at: Option<u64>,
+    pub answered_at: Option<u64>,
     pub is_dynamic: bool,
     pub app_type: AppType,
     pub owner: OwnerData,

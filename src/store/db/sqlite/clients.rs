@@ -373,7 +373,7 @@ const ROWS: &str = page_of!(columns!());
 /// The columns of a [`MovedRow`].
 macro_rules! moved_columns {
     () => {
-        concat!(columns!(), ", tenant, client_secret_sha256, fingerprint")
+        concat!(columns!(), ", tenant, client_secret_sha256, answered_at, fingerprint")
     };
 }
 
@@ -388,6 +388,7 @@ struct MovedRow {
     client: ClientRow,
     tenant: i64,
     client_secret_sha256: Option<Vec<u8>>,
+    answered_at: Option<i64>,
     fingerprint: Option<Vec<u8>>,
 }
 
@@ -398,6 +399,7 @@ impl MovedRow {
             |bytes: Vec<u8>| bytes.try_into().map_err(|_| unreadable(&format!("the client {}", client.client_id)));
         Ok(MovedClient {
             client_secret_sha256: self.client_secret_sha256.map(digest).transpose()?,
+            answered_at: self.answered_at.map(count).transpose()?,
             fingerprint: self.fingerprint.map(digest).transpose()?,
             client,
         })
@@ -454,10 +456,10 @@ pub(super) async fn insert_moved(
     QueryBuilder::new(
         "INSERT INTO clients \
          (number, client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at, app_type, is_dynamic, \
-          updated_at, owner, last_used_at, third_party_security_mode) ",
+          updated_at, owner, last_used_at, answered_at, third_party_security_mode) ",
     )
     .push_values(rows, |mut row, (number, moved, owner)| {
-        let MovedClient { client, client_secret_sha256, fingerprint } = moved;
+        let MovedClient { client, client_secret_sha256, answered_at, fingerprint } = moved;
         let updated_at = Some(client.updated_at).filter(|at| *at != client.issued_at.saturating_mul(1_000));
         let app_type = client.data.app_type.as_str();
         counts.add(tenant.into(), number, app_type, 1);
@@ -473,6 +475,7 @@ pub(super) async fn insert_moved(
             .push_bind(updated_at.map(column))
             .push_bind(owner)
             .push_bind(client.last_used_at.map(column))
+            .push_bind(answered_at.map(column))
             .push_bind(client.security_mode.as_str());
     })
     .build()
