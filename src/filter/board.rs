@@ -23,7 +23,7 @@ use std::rc::Rc;
 
 use super::environment::{CasMismatch, Environment};
 use super::limiter::{self, Seed};
-use super::report::{Count, Tally};
+use super::tally::{Count, Tally};
 use crate::acl::Index;
 use crate::cidr::CidrSet;
 use crate::rate_limit::Bucket;

@@ -10,7 +10,7 @@
 //! | [`board`], [`feed`] | settings in shared data: looked up and published; how they come from the store |
 //! | [`signals`] | where the signals of access rules come from |
 //! | [`limiter`] | buckets in shared data: the tenant's, and those of sources |
-//! | [`report`] | what access rules did and what was refused, told to the store |
+//! | [`tally`], [`report`] | what access rules did and what was refused: counted; told to the store |
 //! | [`callout`] | what the store's answers mean |
 //! | [`worker`] | what the exchanges of one worker share |
 
@@ -28,6 +28,7 @@ pub mod refusal;
 pub mod report;
 pub mod request;
 pub mod signals;
+pub mod tally;
 pub mod worker;
 
 #[cfg(test)]

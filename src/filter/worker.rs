@@ -2,7 +2,7 @@
 
 use super::board::{Copies, Keys};
 use super::config::Config;
-use super::report::Refusals;
+use super::tally::Refusals;
 use crate::acl::Index;
 
 /// What all exchanges of one worker share.
