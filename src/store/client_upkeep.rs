@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use super::clock::unix_millis;
 use super::db::{Database, Error, StoredTenant};
+use super::upkeep::{pause, regularly};
 
 /// How often.
 pub const INTERVAL: Duration = Duration::from_secs(600);
@@ -19,18 +19,15 @@ pub async fn delete_unused_regularly(
     interval: Duration,
     mut stopping: watch::Receiver<bool>,
 ) {
-    loop {
-        if timeout(interval, stopping.wait_for(|stopping| *stopping)).await.is_ok() {
-            return;
+    let once = || async {
+        match delete_unused(&*database, unix_millis()).await {
+            Ok(0) => {}
+            Ok(clients) => tracing::info!(clients, "unused clients were deleted as their tenants want it"),
+            Err(error) => tracing::error!(%error, "unused clients were not deleted; it is tried again"),
         }
-        tokio::select! {
-            deleted = delete_unused(&*database, unix_millis()) => match deleted {
-                Ok(0) => {}
-                Ok(clients) => tracing::info!(clients, "unused clients were deleted as their tenants want it"),
-                Err(error) => tracing::error!(%error, "unused clients were not deleted; it is tried again"),
-            },
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-        }
+    };
+    if pause(interval, &mut stopping).await {
+        regularly(interval, stopping, once).await;
     }
 }
 

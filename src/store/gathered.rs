@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use super::clock::unix_millis;
 use super::db::{Database, Error};
 use super::http::metrics::Metrics;
+use super::upkeep::pause;
 
 /// Totals that are written in one transaction, so that registrations do not wait long.
 const WRITTEN_TOTALS: usize = 1_000;
@@ -132,7 +132,7 @@ impl<T: Total> Gathered<T> {
         interval: Duration,
         mut stopping: watch::Receiver<bool>,
     ) {
-        while timeout(interval, stopping.wait_for(|stopping| *stopping)).await.is_err() {
+        while pause(interval, &mut stopping).await {
             let now = unix_millis();
             let complete = self.take(|total| total.is_complete(now));
             if let Err((rest, error)) = write_totals(&*database, &complete, Some(&mut stopping)).await {
@@ -179,7 +179,7 @@ async fn write_totals<'a, T: Total>(
     let mut written = 0_usize;
     for next in totals.chunks(WRITTEN_TOTALS) {
         if let Some(stopping) = stopping.as_mut().filter(|_| written > 0) {
-            _ = timeout(PAUSE, stopping.wait_for(|stopping| *stopping)).await;
+            pause(PAUSE, stopping).await;
         }
         // Others write into the logs during the pauses, and a log is in the order of its dates.
         if let Err(error) = T::write(database, next, unix_millis()).await {

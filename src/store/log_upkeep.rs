@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use super::clock::unix_millis;
 use super::db::{Database, Error, LogLimits, StoredTenant};
+use super::upkeep::regularly;
 use crate::tenant::LogRetention;
 
 /// How often.
@@ -23,20 +23,15 @@ impl From<LogRetention> for LogLimits {
 }
 
 /// Deletes at once and from time to time what logs have beyond their tenants' settings, until `stopping`.
-pub async fn prune_regularly(database: Arc<dyn Database>, interval: Duration, mut stopping: watch::Receiver<bool>) {
-    loop {
-        tokio::select! {
-            pruned = prune(&*database) => match pruned {
-                Ok(0) => {}
-                Ok(events) => tracing::info!(events, "logs were shortened as their tenants want them"),
-                Err(error) => tracing::error!(%error, "logs were not shortened; it is tried again"),
-            },
-            _ = stopping.wait_for(|stopping| *stopping) => return,
+pub async fn prune_regularly(database: Arc<dyn Database>, interval: Duration, stopping: watch::Receiver<bool>) {
+    let once = || async {
+        match prune(&*database).await {
+            Ok(0) => {}
+            Ok(events) => tracing::info!(events, "logs were shortened as their tenants want them"),
+            Err(error) => tracing::error!(%error, "logs were not shortened; it is tried again"),
         }
-        if timeout(interval, stopping.wait_for(|stopping| *stopping)).await.is_ok() {
-            return;
-        }
-    }
+    };
+    regularly(interval, stopping, once).await;
 }
 
 /// Deletes what logs have beyond their tenants' settings, and says how much that was. What fails for one tenant is

@@ -17,6 +17,7 @@
 //! | [`acl_counts`] | what access rules did: such counts |
 //! | [`refusals`] | which registrations were refused, and why: such counts |
 //! | [`log_upkeep`] | keeping the tenants' logs as short as their owners want them |
+//! | [`upkeep`] | doing something from time to time, until the store stops |
 //! | [`edge_signals`] | for which signals the edges have a source |
 //! | [`token`] | bearer tokens: minted and checked |
 //! | [`http`] | the interfaces of the edge and of authorization servers, the Management API, health and metrics |
@@ -44,6 +45,7 @@ pub mod serve;
 pub mod stub_authorization_server;
 pub mod token;
 pub mod transfer;
+pub mod upkeep;
 pub mod writer;
 
 use std::os::unix::fs::PermissionsExt;

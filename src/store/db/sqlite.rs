@@ -420,3 +420,14 @@ impl Database for Sqlite {
         self.writer.close().await;
     }
 }
+
+#[cfg(test)]
+impl Sqlite {
+    /// How SQLite finds what a statement asks for, step by step.
+    async fn plan_of(&self, statement: &str) -> Vec<String> {
+        let explain = format!("EXPLAIN QUERY PLAN {statement}");
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&self.readers).await.unwrap();
+        plan.into_iter().map(|(.., step)| step).collect()
+    }
+}

@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use hex::FromHex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -92,13 +93,11 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
 }
 
 fn sha256_digest(text: &str) -> Result<[u8; 32], EdgeError> {
-    let mut digest = [0; 32];
     let is_lower = !text.bytes().any(|b| b.is_ascii_uppercase());
-    hex::decode_to_slice(text, &mut digest)
+    <[u8; 32]>::from_hex(text)
         .ok()
-        .filter(|()| is_lower)
-        .ok_or_else(|| EdgeError::bad_request("client_secret_sha256 must have 64 lower-case hexadecimal digits"))?;
-    Ok(digest)
+        .filter(|_| is_lower)
+        .ok_or_else(|| EdgeError::bad_request("client_secret_sha256 must have 64 lower-case hexadecimal digits"))
 }
 
 /// What a reader of the change feed says.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::keys::JwkSet;
 use super::{Claims, Error, ExternalIssuer, ISSUER, Keys, Kind, unchecked_issuer};
 use crate::store::db::Database;
+use crate::store::upkeep::pause;
 
 /// Time between two looks for rotated keys that nobody asks for: after it, a retired key checks nothing any more.
 const REGULAR_PAUSE: Duration = Duration::from_secs(2);
@@ -70,7 +71,7 @@ impl Verifier {
     /// Follows rotations until `stopping`.
     pub async fn follow(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
         let mut failed = false;
-        while timeout(REGULAR_PAUSE, stopping.wait_for(|stopping| *stopping)).await.is_err() {
+        while pause(REGULAR_PAUSE, &mut stopping).await {
             // One at a time: a read that began earlier must not put back what a later one replaced.
             let result = {
                 let _asked = self.asked.lock().await;

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, Read};
 
+use hex::FromHex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -435,10 +436,7 @@ fn refuse_system_api(member: &str, identifier: &str) -> Result<(), String> {
 }
 
 fn sha256_digest(text: &str) -> Result<[u8; 32], String> {
-    let mut digest = [0; 32];
-    hex::decode_to_slice(text, &mut digest)
-        .map_err(|_| "client_secret_sha256: expected 64 hexadecimal digits".to_owned())?;
-    Ok(digest)
+    <[u8; 32]>::from_hex(text).map_err(|_| "client_secret_sha256: expected 64 hexadecimal digits".to_owned())
 }
 
 /// What equal public clients have in common with this one.

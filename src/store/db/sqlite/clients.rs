@@ -519,7 +519,7 @@ mod tests {
             (register::BY_FOLD_KEY, "SEARCH clients USING INDEX clients_fingerprint (tenant=? AND fingerprint=?)"),
             (register::WITHOUT_GRANT, "SEARCH client_grants USING INDEX client_grants_default (tenant=?)"),
         ] {
-            let steps = plan_of(&database, statement).await;
+            let steps = database.plan_of(statement).await;
             assert!(steps.iter().any(|step| step == expected), "{statement}: {steps:#?}");
             // Only the few that fold in a batch may be sorted.
             let sorts = statement == register::BY_FOLD_KEY;
@@ -531,17 +531,10 @@ mod tests {
         for app_type in AppType::ALL {
             assert!(ROWS.contains(&format!("value = '{}'", app_type.as_str())));
         }
-        let page_arms = plan_of(&database, ROWS).await;
+        let page_arms = database.plan_of(ROWS).await;
         let by_index =
             page_arms.iter().filter(|step| step.ends_with("clients_tenant (tenant=? AND app_type=? AND rowid>?)"));
         assert_eq!(by_index.count(), AppType::ALL.len(), "{page_arms:#?}");
         database.close().await;
-    }
-
-    async fn plan_of(database: &Sqlite, statement: &str) -> Vec<String> {
-        let explain = format!("EXPLAIN QUERY PLAN {statement}");
-        let plan: Vec<(i64, i64, i64, String)> =
-            sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&database.readers).await.unwrap();
-        plan.into_iter().map(|(.., step)| step).collect()
     }
 }

@@ -318,10 +318,7 @@ mod tests {
         let database = Sqlite::open(&folder.path().join("dcr.db"), IfMissing::Create, IfOlder::Refuse).await.unwrap();
         for kind in [DocumentKind::ResourceServer, DocumentKind::Connection, DocumentKind::ClientGrant] {
             let [find, _] = document_statements(kind);
-            let explain = format!("EXPLAIN QUERY PLAN {find}");
-            let plan: Vec<(i64, i64, i64, String)> =
-                sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&database.readers).await.unwrap();
-            let steps: Vec<&str> = plan.iter().map(|(.., step)| step.as_str()).collect();
+            let steps = database.plan_of(find).await;
             assert!(!steps.iter().any(|step| step.starts_with("SCAN")), "{steps:#?}");
             let most_exact =
                 if kind == DocumentKind::ClientGrant { "(tenant=? AND audience=?" } else { "(tenant=? AND " };
