@@ -11,6 +11,7 @@
 //! | [`registration`] | metadata in, checked registration or RFC 7591 error out; credentials; the response |
 //! | [`media_type`] | whether a `content-type` is JSON |
 //! | [`request_path`] | which endpoint a path leads to, and whether it hides that |
+//! | [`third_party`] | what a registered client may do at the authorization server |
 //! | [`rate_limit`] | the token-bucket arithmetic |
 //! | [`filter`] | the edge: an Envoy filter over these rooms; only its `host` touches `proxy_wasm` |
 //! | [`edge_api`] | the words the edge and the store say to each other |
@@ -32,3 +33,4 @@ mod sorted;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod store;
 pub mod tenant;
+pub mod third_party;

@@ -5,10 +5,11 @@
 //! | `PUT /edge/v1/tenants/{tenant}/clients/{client_id}` | [`RegisterClient`] in, [`RegisteredClient`] out: 201, or 200 if that client is there already. Idempotent |
 //! | `GET /edge/v1/tenants/{tenant}/clients/{client_id}` | [`ClientInformation`] out: what an authorization server needs to know of a client; 404 `unknown_client` if the tenant has none such |
 //! | `POST /edge/v1/tenants/{tenant}/clients/{client_id}/authenticate` | [`AuthenticateClient`] in, 204 out; 401 `invalid_client` for a client that is unknown, public or has another secret |
+//! | `GET /edge/v1/tenants/{tenant}/clients/{client_id}/controls` | [`ClientControls`] out: what the edge holds a client to; 404 `unknown_client` if the tenant has none such |
 //! | `GET /edge/v1/changes?after=N&instance=ID&signals=a,b` | [`Changes`] of tenants since change `N`; `signals` are those that this edge has a source for, beyond the built-in ones ([`crate::acl::Signal`]) |
 //! | `POST /edge/v1/acl-counts` | [`Report`] in, 204 out: what access rules did, and what was refused, since this worker's last report |
 //!
-//! `GET` of a client and `authenticate` need a bearer token of the kind `server`, of that tenant; all others need one of
+//! `GET` of a client itself and `authenticate` need a bearer token of the kind `server`, of that tenant; all others need one of
 //! the kind `edge`. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer without it came from something else on
 //! the way, such as Envoy's own 503.
 
@@ -64,6 +65,22 @@ pub const REGION_HEADER: &str = "x-dcr-geo-region";
 /// Request header with the number of the autonomous system of the client's address; from the same filter.
 pub const ASN_HEADER: &str = "x-dcr-geo-asn";
 
+/// Path at which the edge reads what it holds the client `client_id` of `tenant` to. An id of [`is_client_id`] needs no
+/// escaping.
+pub fn controls_path(tenant: &tenant::Name, client_id: &str) -> String {
+    format!("/edge/v1/tenants/{tenant}/clients/{client_id}/controls")
+}
+
+/// Whether a text can be the id of a client that an authorization server made: it means itself in a path, a header and a
+/// log (RFC 3986 §2.3), and is no dot segment.
+pub fn is_client_id(text: &str) -> bool {
+    let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+    (1..=MAX_CLIENT_ID).contains(&text.len()) && text.bytes().all(is_unreserved) && !matches!(text, "." | "..")
+}
+
+/// Longest id of a client, in bytes.
+pub const MAX_CLIENT_ID: usize = 128;
+
 /// Path of reports. It has the name of what the first ones counted.
 pub const REPORT_PATH: &str = "/edge/v1/acl-counts";
 
@@ -92,6 +109,21 @@ pub struct RegisterClient<M> {
     /// Where the request came from, for the tenant's log.
     #[serde(default)]
     pub origin: Origin,
+    /// Whose id it has.
+    #[serde(default)]
+    pub registered_by: RegisteredBy,
+}
+
+/// Who made the id of a client.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegisteredBy {
+    /// The edge.
+    #[default]
+    Edge,
+    /// The authorization server, at its own registration endpoint ([`tenant::Registrar::Forward`]). The client is of the
+    /// strict mode, whatever its id looks like.
+    Server,
 }
 
 /// Where a request came from, as far as the edge knows. Members that the store does not know are left out, since a newer
@@ -198,8 +230,48 @@ pub struct ThirdPartyPolicy {
     pub redirection_policy: RedirectionPolicy,
 }
 
+/// What the edge holds a client to.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ClientControls {
+    /// The client.
+    pub client: ClientRecord,
+    /// What it may ask for. Many clients of a tenant have the same.
+    pub permissions: Permissions,
+}
+
+/// A client as the edge sees it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ClientRecord {
+    /// Its id.
+    pub client_id: Box<str>,
+    /// The mode that it was made under: the controls are for the strict ones.
+    pub security_mode: SecurityMode,
+    /// Whether it registered itself, and was not made by the tenant's owner.
+    pub self_registered: bool,
+    /// Where users may be sent back to, byte for byte as registered.
+    pub redirect_uris: Box<[Box<str>]>,
+    /// The grants that it registered (RFC 7591 §2).
+    pub grant_types: Box<[Box<str>]>,
+    /// How it authenticates at the token endpoint (RFC 7591 §2).
+    pub token_endpoint_auth_method: Box<str>,
+    /// Lower-case hexadecimal SHA-256 of its secret; absent for a public client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret_sha256: Option<Box<str>>,
+    /// Where errors of authorization requests go.
+    pub redirection_policy: RedirectionPolicy,
+}
+
+/// What a client may ask for.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Permissions {
+    /// The APIs that it may have tokens for. There are no others.
+    pub grants: Box<[EffectiveGrant]>,
+    /// The names of the connections that its users may log in with: those at domain level. There are no others.
+    pub connections: Box<[Box<str>]>,
+}
+
 /// What a client may ask of an API at this moment.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct EffectiveGrant {
     /// The identifier of the API.
     pub audience: String,
@@ -230,7 +302,7 @@ pub enum Consent {
 ///
 /// A feed is told in pages. The reader asks with the `instance` and the `head` of the last page; only after one
 /// with `more: false` has it seen everything up to `head`. A tenant that changes between two pages moves to the end
-/// of the feed, so it is never missed.
+/// of the feed, so it is never missed. Changes of tenants and of clients are numbered together.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Changes {
     /// Names the database. Another one numbers its changes anew.
@@ -245,6 +317,22 @@ pub struct Changes {
     pub more: bool,
     /// Tenants that changed, in the order of their versions. At most one entry for each.
     pub tenants: Vec<TenantChange>,
+    /// Clients of which an edge may know something that is no longer true.
+    #[serde(default)]
+    pub clients: Vec<ClientChange>,
+    /// Whether the store no longer knows which clients changed since `after`: any of them may have.
+    #[serde(default)]
+    pub all_clients: bool,
+}
+
+/// A client of which [`ClientControls`] are others than before.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ClientChange {
+    /// The slot of its tenant.
+    pub slot: u32,
+    /// Its id; absent for every client of the tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
 }
 
 /// One tenant's newest state.

@@ -105,18 +105,31 @@ pub trait Environment {
         body: &[u8],
         timeout: Duration,
     ) -> Result<CallId, DispatchError>;
-    /// The first value of a header of the request at hand. Only in the header callback.
+    /// The first value of a header of the request at hand. Only until the request goes on.
     fn request_header(&self, name: &str) -> Option<Vec<u8>>;
-    /// The headers of the request at hand: names in lower case, pseudo-headers included. Only in the header callback.
+    /// The headers of the request at hand: names in lower case, pseudo-headers included. Only until it
+    /// goes on.
     fn request_headers(&self) -> Vec<(String, Vec<u8>)>;
-    /// Replaces a header of the request at hand, or removes it. Only in the header callback.
+    /// Replaces a header of the request at hand, or removes it. Only until the request goes on.
     fn set_request_header(&self, name: &str, value: Option<&str>);
     /// A property of the request at hand or of its connection, such as `source.address`, by its path.
     fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
-    /// Replaces the status of the response at hand. Only in the response's header callback.
-    fn set_response_status(&self, status: u16);
     /// The first `size` bytes of the request's buffered body.
     fn request_body(&self, size: usize) -> Vec<u8>;
+    /// Replaces the request's buffered body, of `size` bytes. Its length in the headers is the caller's business.
+    fn set_request_body(&self, size: usize, body: &[u8]);
+    /// Lets the request go on that was told to wait. Not in a callback of the request's own.
+    fn resume_request(&self);
+    /// The headers of the response at hand: names in lower case, pseudo-headers included. Only until it goes on.
+    fn response_headers(&self) -> Vec<(String, Vec<u8>)>;
+    /// The first value of a header of the response at hand. Only until it goes on.
+    fn response_header(&self, name: &str) -> Option<Vec<u8>>;
+    /// Replaces a header of the response at hand, or removes it. Only until it goes on.
+    fn set_response_header(&self, name: &str, value: Option<&str>);
+    /// The first `size` bytes of the response's buffered body.
+    fn response_body(&self, size: usize) -> Vec<u8>;
+    /// Replaces the response's buffered body, of `size` bytes. Its length in the headers is the caller's business.
+    fn set_response_body(&self, size: usize, body: &[u8]);
     /// Answers the request at hand, which goes no further; tells the access log and the metrics why.
     fn reply(&self, reply: &Reply);
     /// Counts a reason that is not that of an answer, so many times.

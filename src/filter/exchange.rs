@@ -23,13 +23,14 @@ use super::signals::{self, Observed};
 use super::worker::Worker;
 use crate::acl::{self, RequestKind, Signal, SignalSet};
 use crate::edge_api::{
-    self, CLIENT_ADDRESS_HEADER, Origin, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, TENANT_HEADER,
+    self, CLIENT_ADDRESS_HEADER, Origin, REQUEST_ID_HEADER, RegisterClient, RegisteredBy, RegisteredClient,
+    TENANT_HEADER,
 };
 use crate::media_type;
 use crate::rate_limit::Verdict;
 use crate::registration::{self, ClientMetadata, ClientSecret};
 use crate::request_path::{self, Disguised, Endpoint};
-use crate::tenant::{self, RateLimit, Tenant};
+use crate::tenant::{self, CorsOrigin, RateLimit, Tenant};
 
 /// What the proxy does with the request next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -214,12 +215,23 @@ impl Exchange {
 
     /// Looks at the head of the response. The proxy writes an answer of ours to a request that says it is gRPC as a 200
     /// with the body in `grpc-message`; whoever watches the status should see a refusal all the same.
-    pub fn on_response_headers<E: Environment>(&self, environment: &E) {
+    pub fn on_response_headers<E: Environment>(&mut self, environment: &E, _end_of_stream: bool) -> Flow {
         if let State::Answered { status } = self.state
             && self.is_grpc
         {
-            environment.set_response_status(status);
+            environment.set_response_header(":status", Some(&status.to_string()));
         }
+        Flow::Continue
+    }
+
+    /// Looks at the response's body as far as it has come: `total` bytes.
+    pub fn on_response_body<E: Environment>(&mut self, _environment: &E, _total: usize, _end_of_stream: bool) -> Flow {
+        Flow::Continue
+    }
+
+    /// Trailers end the response's body without a last piece that says so.
+    pub fn on_response_trailers<E: Environment>(&mut self, _environment: &E) -> Flow {
+        Flow::Continue
     }
 
     fn flow(&self) -> Flow {
@@ -370,11 +382,14 @@ impl Exchange {
             return false;
         }
         self.shared.push(("vary", "origin".to_owned()));
-        let Some(origin) = origins.iter().find(|origin| Some(origin.as_str()) == arrival.head().origin()) else {
-            return false;
-        };
+        let asked = arrival.head().origin();
+        let allowed = origins.iter().find_map(|allowed| match allowed {
+            CorsOrigin::Any => Some("*"),
+            CorsOrigin::One(origin) => Some(origin.as_str()).filter(|origin| Some(*origin) == asked),
+        });
+        let Some(origin) = allowed else { return false };
         let exposed = "retry-after, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset";
-        self.shared.push(("access-control-allow-origin", origin.as_str().to_owned()));
+        self.shared.push(("access-control-allow-origin", origin.to_owned()));
         self.shared.push(("access-control-expose-headers", exposed.to_owned()));
         true
     }
@@ -469,7 +484,8 @@ impl Exchange {
         let secret = metadata.is_confidential().then(|| registration::client_secret(&mut random)).transpose();
         let secret = secret.map_err(|_| Refusal::RandomnessUnavailable)?;
         let client_secret_sha256 = secret.as_ref().map(ClientSecret::sha256_hex);
-        let request = RegisterClient { client_secret_sha256, metadata: &metadata, origin };
+        let request =
+            RegisterClient { client_secret_sha256, metadata: &metadata, origin, registered_by: RegisteredBy::Edge };
         let body = serde_json::to_vec(&request).map_err(|_| Refusal::Callout(Failure::StoreError))?;
         let store = &self.worker.config.store;
         let headers = [

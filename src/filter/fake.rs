@@ -32,7 +32,9 @@ pub struct Fake {
     pub calls: Mutex<Vec<Call>>,
     pub refuse_calls: Mutex<Option<DispatchError>>,
     pub replies: Mutex<Vec<Reply>>,
-    pub response_status: Mutex<Option<u16>>,
+    pub request_resumed: AtomicBool,
+    pub response_headers: Mutex<Vec<(String, Vec<u8>)>>,
+    pub response_body: Mutex<Vec<u8>>,
     pub counted: Mutex<Vec<Reason>>,
     pub lines: Mutex<Vec<String>>,
 }
@@ -56,6 +58,12 @@ impl Fake {
     pub fn keys(&self) -> usize {
         self.data.lock().unwrap().0.len()
     }
+}
+
+fn set(headers: &Mutex<Vec<(String, Vec<u8>)>>, name: &str, value: Option<&str>) {
+    let mut headers = headers.lock().unwrap();
+    headers.retain(|(n, _)| n != name);
+    headers.extend(value.map(|value| (name.to_owned(), value.as_bytes().to_vec())));
 }
 
 impl Environment for Fake {
@@ -115,21 +123,43 @@ impl Environment for Fake {
     }
 
     fn set_request_header(&self, name: &str, value: Option<&str>) {
-        let mut headers = self.headers.lock().unwrap();
-        headers.retain(|(n, _)| n != name);
-        headers.extend(value.map(|value| (name.to_owned(), value.as_bytes().to_vec())));
+        set(&self.headers, name, value);
     }
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
         self.properties.lock().unwrap().get(&path.join(".")).cloned()
     }
 
-    fn set_response_status(&self, status: u16) {
-        *self.response_status.lock().unwrap() = Some(status);
-    }
-
     fn request_body(&self, size: usize) -> Vec<u8> {
         self.body.lock().unwrap().iter().take(size).copied().collect()
+    }
+
+    fn set_request_body(&self, _: usize, body: &[u8]) {
+        *self.body.lock().unwrap() = body.to_vec();
+    }
+
+    fn resume_request(&self) {
+        self.request_resumed.store(true, Ordering::Relaxed);
+    }
+
+    fn response_headers(&self) -> Vec<(String, Vec<u8>)> {
+        self.response_headers.lock().unwrap().clone()
+    }
+
+    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+        self.response_headers.lock().unwrap().iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())
+    }
+
+    fn set_response_header(&self, name: &str, value: Option<&str>) {
+        set(&self.response_headers, name, value);
+    }
+
+    fn response_body(&self, size: usize) -> Vec<u8> {
+        self.response_body.lock().unwrap().iter().take(size).copied().collect()
+    }
+
+    fn set_response_body(&self, _: usize, body: &[u8]) {
+        *self.response_body.lock().unwrap() = body.to_vec();
     }
 
     fn reply(&self, reply: &Reply) {

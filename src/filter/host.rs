@@ -149,11 +149,16 @@ impl HttpContext for Stream {
         action(self.exchange.as_mut().map(|exchange| exchange.on_body(&Proxy, total, end_of_stream)))
     }
 
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
-        if let Some(exchange) = &self.exchange {
-            exchange.on_response_headers(&Proxy);
-        }
-        Action::Continue
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        response_action(self.exchange.as_mut().map(|exchange| exchange.on_response_headers(&Proxy, end_of_stream)))
+    }
+
+    fn on_http_response_body(&mut self, total: usize, end_of_stream: bool) -> Action {
+        response_action(self.exchange.as_mut().map(|exchange| exchange.on_response_body(&Proxy, total, end_of_stream)))
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        response_action(self.exchange.as_mut().map(|exchange| exchange.on_response_trailers(&Proxy)))
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
@@ -166,6 +171,11 @@ fn action(flow: Option<Flow>) -> Action {
         Some(Flow::Continue) => Action::Continue,
         Some(Flow::Pause) | None => Action::Pause,
     }
+}
+
+/// A response of which nothing is known goes on.
+fn response_action(flow: Option<Flow>) -> Action {
+    action(flow.or(Some(Flow::Continue)))
 }
 
 /// What a call came to. `most` is the longest body that is of use; one byte more shows that it was longer.
@@ -245,13 +255,36 @@ impl Environment for Proxy {
         hostcalls::get_property(path.to_vec()).ok().flatten()
     }
 
-    fn set_response_status(&self, status: u16) {
-        let status = status.to_string();
-        let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, ":status", Some(status.as_bytes()));
-    }
-
     fn request_body(&self, size: usize) -> Vec<u8> {
         hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten().unwrap_or_default()
+    }
+
+    fn set_request_body(&self, size: usize, body: &[u8]) {
+        let _ = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, size, body);
+    }
+
+    fn resume_request(&self) {
+        let _ = hostcalls::resume_http_request();
+    }
+
+    fn response_headers(&self) -> Vec<(String, Vec<u8>)> {
+        hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default()
+    }
+
+    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+        hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name).ok().flatten()
+    }
+
+    fn set_response_header(&self, name: &str, value: Option<&str>) {
+        let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, value.map(str::as_bytes));
+    }
+
+    fn response_body(&self, size: usize) -> Vec<u8> {
+        hostcalls::get_buffer(BufferType::HttpResponseBody, 0, size).ok().flatten().unwrap_or_default()
+    }
+
+    fn set_response_body(&self, size: usize, body: &[u8]) {
+        let _ = hostcalls::set_buffer(BufferType::HttpResponseBody, 0, size, body);
     }
 
     fn reply(&self, reply: &Reply) {

@@ -5,12 +5,14 @@
 //! would enforce less than the owner asked for.
 
 mod domain;
+mod server;
 mod settings;
 
 pub use domain::{Domain, authority_host};
+pub use server::{ParameterName, ParameterNames, PathPattern, Paths, PlainPath, Registrar, UnknownClients};
 pub use settings::{
-    CustomSchemes, DcrEdge, Flags, HostPattern, InvalidRedirectUris, LogRetention, Origin, PerSource, RateLimit,
-    Scheme, SecurityMode, Settings,
+    CorsOrigin, CustomSchemes, DcrEdge, Flags, HostPattern, InvalidRedirectUris, LogRetention, Origin, PerSource,
+    RateLimit, Scheme, SecurityMode, Settings,
 };
 
 use serde::{Deserialize, Serialize};

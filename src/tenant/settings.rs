@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use fluent_uri::Uri;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::server::{ParameterNames, Paths, Registrar, UnknownClients};
 use crate::cidr::Cidr;
 
 /// Most entries in any list of the settings.
@@ -19,6 +20,10 @@ pub struct Settings {
     pub flags: Flags,
     /// Which guard rails new registrations get.
     pub dynamic_client_registration_security_mode: SecurityMode,
+    /// The API of authorization requests that name none, in the hosted API's words.
+    #[serde(deserialize_with = "default_audience", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_AUDIENCE)))]
+    pub default_audience: Option<String>,
     /// This product's own settings.
     pub dcr_edge: DcrEdge,
 }
@@ -60,7 +65,7 @@ impl SecurityMode {
 }
 
 /// This product's own settings.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DcrEdge {
@@ -87,12 +92,85 @@ pub struct DcrEdge {
     pub invalid_redirect_uris: InvalidRedirectUris,
     /// Whether a public client that registers the same metadata again gets the same `client_id`.
     pub deduplicate_public_clients: bool,
-    /// Web origins whose pages may register clients; empty: none.
+    /// Web origins whose pages may register clients, ask for tokens and read the server's metadata; empty: none.
     #[serde(deserialize_with = "short_list")]
     #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_ENTRIES)))]
-    pub cors_origins: Vec<Origin>,
+    pub cors_origins: Vec<CorsOrigin>,
+    /// Who registers clients.
+    pub registrar: Registrar,
+    /// What becomes of requests of clients that the store does not know.
+    pub unknown_clients: UnknownClients,
+    /// Whether third-party clients may have OpenID Connect's own scopes.
+    pub third_party_oidc_scopes: bool,
+    /// Whether third-party clients may send users to an organization.
+    pub allow_organization: bool,
+    /// How many clients that an edge does not know it may look up.
+    pub client_lookups: RateLimit,
+    /// How many seconds an edge goes by what it knows of a client while the store is away.
+    #[serde(deserialize_with = "grace")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(max = MAX_CLIENT_GRACE)))]
+    pub client_grace: u32,
+    /// Where the authorization server has its endpoints.
+    pub paths: Paths,
+    /// What the authorization server calls parameters that no standard names.
+    pub parameters: ParameterNames,
     /// How long the tenant's log is kept.
     pub log_retention: LogRetention,
+}
+
+impl Default for DcrEdge {
+    fn default() -> Self {
+        Self {
+            rate_limit: RateLimit::default(),
+            per_source: None,
+            client_quota: None,
+            unused_client_ttl: None,
+            allowed_redirect_hosts: Vec::new(),
+            custom_schemes: CustomSchemes::default(),
+            invalid_redirect_uris: InvalidRedirectUris::default(),
+            deduplicate_public_clients: false,
+            cors_origins: Vec::new(),
+            registrar: Registrar::default(),
+            unknown_clients: UnknownClients::default(),
+            third_party_oidc_scopes: false,
+            allow_organization: false,
+            client_lookups: client_lookups(),
+            client_grace: DEFAULT_CLIENT_GRACE,
+            paths: Paths::default(),
+            parameters: ParameterNames::default(),
+            log_retention: LogRetention::default(),
+        }
+    }
+}
+
+/// Longest identifier of an API, in bytes.
+const MAX_AUDIENCE: usize = 600;
+
+fn default_audience<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    // The hosted API writes the empty text for none.
+    let audience = Option::<String>::deserialize(deserializer)?.filter(|audience| !audience.is_empty());
+    if audience.as_ref().is_some_and(|audience| audience.len() > MAX_AUDIENCE) {
+        return Err(serde::de::Error::custom(format!("expected at most {MAX_AUDIENCE} bytes")));
+    }
+    Ok(audience)
+}
+
+/// How many clients that an edge does not know it may look up, unless the owner says otherwise.
+fn client_lookups() -> RateLimit {
+    const FIFTY: NonZeroU32 = NonZeroU32::new(50).unwrap();
+    RateLimit { burst: FIFTY, per_second: FIFTY }
+}
+
+/// Seconds for which an edge goes by what it knows of a client, unless the owner says otherwise.
+const DEFAULT_CLIENT_GRACE: u32 = 300;
+
+/// Most seconds for which an edge goes by what it knows: a day.
+const MAX_CLIENT_GRACE: u32 = 86_400;
+
+fn grace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let seconds = u32::deserialize(deserializer).ok().filter(|seconds| *seconds <= MAX_CLIENT_GRACE);
+    let expected = || format!("expected a whole number of seconds from 0 to {MAX_CLIENT_GRACE}");
+    seconds.ok_or_else(|| serde::de::Error::custom(expected()))
 }
 
 /// How long a tenant's log is kept: whichever ends first.
@@ -397,6 +475,35 @@ impl TryFrom<String> for Origin {
 impl From<Origin> for String {
     fn from(origin: Origin) -> Self {
         origin.0
+    }
+}
+
+/// Whose pages may read an endpoint's answers.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(extend("pattern" = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]+$|^\*$")))]
+#[serde(try_from = "String", into = "String")]
+pub enum CorsOrigin {
+    /// `*`: everybody's, of answers that no credentials led to: of registration and of the server's metadata.
+    Any,
+    /// Those of this origin.
+    One(Origin),
+}
+
+impl TryFrom<String> for CorsOrigin {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "*" { Ok(Self::Any) } else { Origin::try_from(text).map(Self::One) }
+    }
+}
+
+impl From<CorsOrigin> for String {
+    fn from(origin: CorsOrigin) -> Self {
+        match origin {
+            CorsOrigin::Any => "*".to_owned(),
+            CorsOrigin::One(origin) => origin.0,
+        }
     }
 }
 

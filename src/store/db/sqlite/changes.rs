@@ -46,7 +46,7 @@ pub(super) async fn page(
     };
     let tenants: Vec<TenantChange> = rows.into_iter().map(change).collect::<Result<_, _>>()?;
     let head = if more { tenants.last().map_or(newest, |last| last.version) } else { newest };
-    Ok(Changes { instance: own_instance, full, head, more, tenants })
+    Ok(Changes { instance: own_instance, full, head, more, tenants, clients: Vec::new(), all_clients: false })
 }
 
 /// How many of the tenants make a page.
