@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use crate::tenant::Paths;
+
 /// An endpoint, as far as the edge tells them apart.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Endpoint {
@@ -18,8 +20,18 @@ pub enum Endpoint {
     Management,
     /// `/scim` and below: SCIM, which the authorization server answers.
     Scim,
-    /// An endpoint of the authorization server that third-party clients may use under conditions or not at all.
-    Protected,
+    /// Where the authorization server authorizes (RFC 6749 §3.1).
+    Authorization,
+    /// Where the authorization server issues tokens (RFC 6749 §3.2).
+    Token,
+    /// Where the authorization server says who a user is.
+    Userinfo,
+    /// An endpoint of the authorization server that is closed to third-party clients.
+    Closed,
+    /// Where the authorization server registers clients itself: closed to everybody.
+    ServerRegistration,
+    /// Where the authorization server publishes its metadata (RFC 8414 §3).
+    Discovery,
     /// Everything else: passes untouched.
     Other,
 }
@@ -31,84 +43,119 @@ pub struct Disguised;
 /// How often a path may be encoded. No honest one comes near.
 const MAX_DECODINGS: usize = 8;
 
-/// Paths that stand for themselves alone.
-const EXACT: [&str; 10] = [
-    "/authorize",
-    "/bc-authorize",
-    "/delegation",
-    "/oauth/device/code",
-    "/oauth/par",
-    "/oauth/ro",
-    "/oauth/token",
-    "/oidc/logout",
-    "/userinfo",
-    "/v2/logout",
-];
-
 const REGISTRATION: &str = "/oidc/register";
 
-/// Paths that stand for everything below them too.
-const SUBTREES: [(&str, Endpoint); 7] = [
-    (REGISTRATION, Endpoint::BelowRegistration),
-    ("/api/v2", Endpoint::Management),
-    ("/dbconnections", Endpoint::Protected),
-    ("/passwordless", Endpoint::Protected),
-    ("/samlp", Endpoint::Protected),
-    ("/scim", Endpoint::Scim),
-    ("/wsfed", Endpoint::Protected),
-];
+/// This product's own paths, each of which stands for everything below it too.
+const OWN: [(&str, Endpoint); 3] =
+    [(REGISTRATION, Endpoint::BelowRegistration), ("/api/v2", Endpoint::Management), ("/scim", Endpoint::Scim)];
 
-/// The endpoint of a `:path` value, whose query does not matter.
-///
-/// # Errors
-/// [`Disguised`] if a generous reader could take the path for another endpoint, or if it is not a path at all
-/// (an absolute-form target that nobody has taken apart).
-pub fn classify(path_and_query: &[u8]) -> Result<Endpoint, Disguised> {
-    let path = path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
-    match path {
-        // `OPTIONS *` and `CONNECT` name no path.
-        b"" | b"*" => return Ok(Endpoint::Other),
-        [b'/', ..] => {}
-        _ => return Err(Disguised),
-    }
-    let place = Place::of(path);
-    let mut reading = Cow::Borrowed(path);
-    for _ in 0..=MAX_DECODINGS {
-        // Some servers take a decoded `?`, `#` or NUL for the end of the path, others for a character.
-        let end = reading.iter().position(|byte| matches!(byte, b'?' | b'#' | 0)).unwrap_or(reading.len());
-        let cut = reading.get(..end).unwrap_or_default();
-        if place != Place::of(&tidy(cut)) || (end < reading.len() && place != Place::of(&tidy(&reading))) {
-            return Err(Disguised);
-        }
-        match decode(&reading) {
-            Some(decoded) => reading = Cow::Owned(decoded),
-            None => return Ok(place.endpoint),
-        }
-    }
-    Err(Disguised)
+/// Which endpoints paths lead to: this product's own, then those of a tenant's authorization server.
+#[derive(Debug)]
+pub struct Routes {
+    patterns: Box<[Pattern]>,
 }
 
-/// The entry of the tables that a path falls under. `/samlp/../wsfed` leads elsewhere than it says, although to an
-/// endpoint of the same kind.
-#[derive(Debug, Eq, PartialEq)]
-struct Place {
-    entry: &'static str,
+/// A [`crate::tenant::PathPattern`], taken apart.
+#[derive(Debug)]
+struct Pattern {
     endpoint: Endpoint,
+    segments: Box<[Box<[u8]>]>,
+    /// Whether it stands for everything below too.
+    is_subtree: bool,
 }
 
-impl Place {
-    fn of(path: &[u8]) -> Self {
-        if let Some(entry) = EXACT.into_iter().find(|entry| path == entry.as_bytes()) {
-            return Self { entry, endpoint: Endpoint::Protected };
+impl Pattern {
+    fn new(endpoint: Endpoint, pattern: &str) -> Self {
+        let (path, is_subtree) = match pattern.strip_suffix("/*") {
+            Some(path) => (path, true),
+            None => (pattern, false),
+        };
+        let segments = path.split('/').skip(1).map(|segment| Box::from(segment.as_bytes())).collect();
+        Self { endpoint, segments, is_subtree }
+    }
+
+    /// Whether `path` is one of these. `equal` compares a segment with one of the pattern that is no star.
+    fn has(&self, path: &[u8], equal: fn(&[u8], &[u8]) -> bool) -> bool {
+        let mut names = path.split(|byte| *byte == b'/').skip(1);
+        let is_next = |segment: &Box<[u8]>| {
+            names.next().is_some_and(|name| if **segment == *b"*" { !name.is_empty() } else { equal(name, segment) })
+        };
+        self.segments.iter().all(is_next) && (self.is_subtree || names.next().is_none())
+    }
+}
+
+/// The entry that a path falls under: its endpoint and, of the server's, its number. `/samlp/../wsfed` leads elsewhere
+/// than it says, although to an endpoint of the same kind.
+type Place = (Endpoint, Option<usize>);
+
+impl Routes {
+    /// Those of a tenant.
+    pub fn new(paths: &Paths) -> Self {
+        let own_registration = paths.forward_registration.as_str();
+        let lists = [
+            (Endpoint::Authorization, &paths.authorization),
+            (Endpoint::Token, &paths.token),
+            (Endpoint::Userinfo, &paths.userinfo),
+            (Endpoint::ServerRegistration, &paths.server_registration),
+            (Endpoint::Discovery, &paths.discovery),
+            (Endpoint::Closed, &paths.closed),
+        ];
+        let listed = lists.into_iter().flat_map(|(endpoint, patterns)| {
+            patterns.iter().map(move |pattern| Pattern::new(endpoint, pattern.as_str()))
+        });
+        let forward = Pattern::new(Endpoint::ServerRegistration, &format!("{own_registration}/*"));
+        Self { patterns: std::iter::once(forward).chain(listed).collect() }
+    }
+
+    /// The endpoint of a `:path` value, whose query does not matter.
+    ///
+    /// # Errors
+    /// [`Disguised`] if a generous reader could take the path for another endpoint, or if it is not a path at all
+    /// (an absolute-form target that nobody has taken apart).
+    pub fn classify(&self, path_and_query: &[u8]) -> Result<Endpoint, Disguised> {
+        let path = path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
+        match path {
+            // `OPTIONS *` and `CONNECT` name no path.
+            b"" | b"*" => return Ok(Endpoint::Other),
+            [b'/', ..] => {}
+            _ => return Err(Disguised),
         }
-        for (entry, endpoint) in SUBTREES {
+        let place = self.place(path, |name, segment| name == segment);
+        // A tidy path has no case.
+        let place_of = |path: &[u8]| self.place(path, <[u8]>::eq_ignore_ascii_case);
+        let mut reading = Cow::Borrowed(path);
+        for _ in 0..=MAX_DECODINGS {
+            // Some servers take a decoded `?`, `#` or NUL for the end of the path, others for a character.
+            let end = reading.iter().position(|byte| matches!(byte, b'?' | b'#' | 0)).unwrap_or(reading.len());
+            let cut = reading.get(..end).unwrap_or_default();
+            if place != place_of(&tidy(cut)) || (end < reading.len() && place != place_of(&tidy(&reading))) {
+                return Err(Disguised);
+            }
+            match decode(&reading) {
+                Some(decoded) => reading = Cow::Owned(decoded),
+                None => return Ok(place.0),
+            }
+        }
+        Err(Disguised)
+    }
+
+    fn place(&self, path: &[u8], equal: fn(&[u8], &[u8]) -> bool) -> Place {
+        for (entry, endpoint) in OWN {
             match path.strip_prefix(entry.as_bytes()) {
-                Some(b"" | b"/") if entry == REGISTRATION => return Self { entry, endpoint: Endpoint::Registration },
-                Some([] | [b'/', ..]) => return Self { entry, endpoint },
+                Some(b"" | b"/") if entry == REGISTRATION => return (Endpoint::Registration, None),
+                Some([] | [b'/', ..]) => return (endpoint, None),
                 _ => {}
             }
         }
-        Self { entry: "", endpoint: Endpoint::Other }
+        let mut patterns = self.patterns.iter().enumerate();
+        let found = patterns.find(|(_, pattern)| pattern.has(path, equal));
+        found.map_or((Endpoint::Other, None), |(number, pattern)| (pattern.endpoint, Some(number)))
+    }
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self::new(&Paths::default())
     }
 }
 
@@ -193,26 +240,88 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn endpoint(path: &str) -> Result<Endpoint, Disguised> {
-        classify(path.as_bytes())
+    thread_local! {
+        static DEFAULT: Routes = Routes::default();
     }
 
+    fn endpoint(path: &str) -> Result<Endpoint, Disguised> {
+        DEFAULT.with(|routes| routes.classify(path.as_bytes()))
+    }
+
+    const EXACT: [(&str, Endpoint); 10] = [
+        ("/authorize", Endpoint::Authorization),
+        ("/oauth/token", Endpoint::Token),
+        ("/userinfo", Endpoint::Userinfo),
+        ("/bc-authorize", Endpoint::Closed),
+        ("/delegation", Endpoint::Closed),
+        ("/oauth/device/code", Endpoint::Closed),
+        ("/oauth/par", Endpoint::Closed),
+        ("/oauth/ro", Endpoint::Closed),
+        ("/oidc/logout", Endpoint::Closed),
+        ("/v2/logout", Endpoint::Closed),
+    ];
+
+    const SUBTREES: [(&str, Endpoint); 7] = [
+        ("/dbconnections", Endpoint::Closed),
+        ("/passwordless", Endpoint::Closed),
+        ("/samlp", Endpoint::Closed),
+        ("/wsfed", Endpoint::Closed),
+        ("/reg", Endpoint::ServerRegistration),
+        ("/oauth2/register", Endpoint::ServerRegistration),
+        ("/connect/register", Endpoint::ServerRegistration),
+    ];
+
     #[test]
-    fn every_protected_path_is_known_as_it_is_with_and_without_a_query() {
-        for path in EXACT {
-            assert_eq!(endpoint(path), Ok(Endpoint::Protected), "{path}");
-            assert_eq!(endpoint(&format!("{path}?a=/../%2e#;")), Ok(Endpoint::Protected), "{path}");
+    fn every_path_of_the_server_is_known_as_it_is_with_and_without_a_query() {
+        for (path, expected) in EXACT {
+            assert_eq!(endpoint(path), Ok(expected), "{path}");
+            assert_eq!(endpoint(&format!("{path}?a=/../%2e#;")), Ok(expected), "{path}");
             assert_eq!(endpoint(&format!("{path}/below")), Ok(Endpoint::Other), "{path}");
             assert_eq!(endpoint(&format!("{path}x")), Ok(Endpoint::Other), "{path}");
         }
-        for path in ["/dbconnections", "/passwordless", "/samlp", "/wsfed"] {
+        for (path, expected) in SUBTREES {
             for end in ["", "/", "/start", "/a/b", "/CLIENT%7CID", "?x"] {
-                assert_eq!(endpoint(&format!("{path}{end}")), Ok(Endpoint::Protected), "{path}{end}");
+                assert_eq!(endpoint(&format!("{path}{end}")), Ok(expected), "{path}{end}");
             }
             assert_eq!(endpoint(&format!("{path}x")), Ok(Endpoint::Other), "{path}");
         }
+        for path in ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"] {
+            assert_eq!(endpoint(path), Ok(Endpoint::Discovery), "{path}");
+        }
         for path in ["/api/v2", "/api/v2/", "/api/v2/clients?a=b", "/api/v2/clients/a%7Cb", "/api/v2/Clients/A;b//c"] {
             assert_eq!(endpoint(path), Ok(Endpoint::Management), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_one_segment_and_at_the_end_for_all_below() {
+        let paths = serde_json::json!({
+            "authorization": ["/realms/*/protocol/openid-connect/auth"], "token": ["/OAuth2/Token"], "closed": ["/x/*"],
+            "forward_registration": "/own/registration"
+        });
+        let routes = Routes::new(&serde_json::from_value(paths).unwrap());
+        for (path, expected) in [
+            ("/realms/a/protocol/openid-connect/auth", Ok(Endpoint::Authorization)),
+            ("/realms/My%20Realm/protocol/openid-connect/auth?x", Ok(Endpoint::Authorization)),
+            ("/realms/a/b/protocol/openid-connect/auth", Ok(Endpoint::Other)),
+            ("/realms/protocol/openid-connect/auth", Ok(Endpoint::Other)),
+            ("/realms/%2e/protocol/openid-connect/auth", Err(Disguised)),
+            ("/realms/a%2fb/protocol/openid-connect/auth", Err(Disguised)),
+            ("/realms/a/x/../protocol/openid-connect/auth", Err(Disguised)),
+            ("/realms//protocol/openid-connect/auth", Ok(Endpoint::Other)),
+            ("/realms/a/clients-registrations/openid-connect", Ok(Endpoint::ServerRegistration)),
+            ("/realms/a/clients-registrations", Ok(Endpoint::ServerRegistration)),
+            ("/realms/a/Clients-Registrations/x", Err(Disguised)),
+            ("/OAuth2/Token", Ok(Endpoint::Token)),
+            ("/oauth2/token", Err(Disguised)),
+            ("/OAuth2/Token/", Err(Disguised)),
+            ("/x", Ok(Endpoint::Closed)),
+            ("/x/y/z", Ok(Endpoint::Closed)),
+            ("/own/registration/id", Ok(Endpoint::ServerRegistration)),
+            ("/authorize", Ok(Endpoint::Other)),
+            ("/oidc/register", Ok(Endpoint::Registration)),
+        ] {
+            assert_eq!(routes.classify(path.as_bytes()), expected, "{path}");
         }
     }
 
@@ -297,7 +406,7 @@ mod tests {
             "/",
             "//",
             "/index.html",
-            "/.well-known/openid-configuration",
+            "/.well-known/jwks.json",
             "/Assets/Logo%20Big.PNG;v=1",
             "/a//b/../c/./d/",
             "/search/caf%C3%A9/%E2%82%AC",
@@ -348,8 +457,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(path in any::<Vec<u8>>()) {
-            let _ = classify(&path);
-            let _ = classify(&[b"/", path.as_slice()].concat());
+            let routes = Routes::default();
+            let _ = routes.classify(&path);
+            let _ = routes.classify(&[b"/", path.as_slice()].concat());
         }
 
         #[test]
@@ -360,13 +470,13 @@ mod tests {
 
         #[test]
         fn a_plain_path_is_what_it_says(path in "(/[a-z0-9_-]{1,6}){1,4}") {
-            let place = Place::of(path.as_bytes());
-            prop_assert_eq!(endpoint(&path), Ok(place.endpoint));
+            let place = Routes::default().place(path.as_bytes(), |name, segment| name == segment);
+            prop_assert_eq!(endpoint(&path), Ok(place.0));
         }
 
         #[test]
         fn encoding_any_of_a_protected_path_disguises_it(
-            entry in proptest::sample::select(EXACT.into_iter().chain(SUBTREES.map(|(entry, _)| entry)).collect::<Vec<_>>()),
+            (entry, _) in proptest::sample::select([&OWN[..], &EXACT[..], &SUBTREES[..]].concat()),
             at in any::<proptest::sample::Index>(),
             times in 0_usize..5,
         ) {

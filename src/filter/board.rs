@@ -27,6 +27,7 @@ use super::tally::{Count, Tally};
 use crate::acl::Index;
 use crate::cidr::CidrSet;
 use crate::rate_limit::Bucket;
+use crate::request_path::Routes;
 use crate::tenant::{Domain, Snapshot, Tenant};
 
 /// Names one state of one tenant. The epoch tells two databases apart that number their changes alike.
@@ -237,6 +238,8 @@ pub struct InForce {
     pub acl: Index,
     /// What they did since that was reported last.
     pub tally: Tally,
+    /// Which endpoints its paths lead to.
+    pub routes: Routes,
     /// The addresses that are not limited one by one.
     pub exempt: CidrSet,
     /// Its number in the store.
@@ -252,9 +255,10 @@ impl InForce {
         let acl = Index::new(network_acls.iter().map(|acl| &acl.rule));
         let exempt = settings.dcr_edge.per_source.iter().flat_map(|limit| &limit.exempt).collect();
         let tally = Tally::new(network_acls.into_iter().map(|acl| acl.id));
+        let routes = Routes::new(&settings.dcr_edge.paths);
         // Who may choose a mode is the store's business.
         let tenant = Tenant { name, domains, settings, permissive_eligible: false };
-        Self { tenant, acl, tally, exempt, slot, bucket: keys.bucket(slot), stamp }
+        Self { tenant, acl, tally, routes, exempt, slot, bucket: keys.bucket(slot), stamp }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::edge_api::{
 use crate::media_type;
 use crate::rate_limit::Verdict;
 use crate::registration::{self, ClientMetadata, ClientSecret};
-use crate::request_path::{self, Disguised, Endpoint};
+use crate::request_path::{Disguised, Endpoint};
 use crate::tenant::{self, CorsOrigin, RateLimit, Tenant};
 
 /// What the proxy does with the request next.
@@ -240,13 +240,12 @@ impl Exchange {
 
     fn admit<E: Environment>(&mut self, arrival: &Arrival<E>) -> Result<Admission, Refusal> {
         let environment = arrival.environment;
-        let endpoint = request_path::classify(&arrival.path());
         let host = arrival.host();
         let server_name = signals::server_name(environment);
         // No tenant has the empty host; whether settings are loaded is asked all the same.
         let Some(tenant) = self.tenant_of(environment, &host)? else {
-            return match (self.worker.config.unknown_hosts, endpoint) {
-                (UnknownHosts::Pass, Ok(endpoint @ Endpoint::Other)) => {
+            return match (self.worker.config.unknown_hosts, self.worker.routes.classify(&arrival.path())) {
+                (UnknownHosts::Pass, Ok(endpoint @ (Endpoint::Other | Endpoint::Discovery))) => {
                     // A tenant's connection must not be the way round its rules.
                     let name = server_name.as_deref().filter(|name| *name != host);
                     if let Some(name) = name
@@ -260,6 +259,7 @@ impl Exchange {
                 _ => Err(Refusal::UnknownHost),
             };
         };
+        let endpoint = tenant.routes.classify(&arrival.path());
         if let Ok(Endpoint::Registration | Endpoint::BelowRegistration) = endpoint {
             self.registers_at = Some(tenant.slot);
         }
@@ -306,7 +306,8 @@ impl Exchange {
                 let origin = Observed::read(environment, wanted, sources).origin(&host);
                 Ok(Admission::Registration(tenant, Box::new(origin)))
             }
-            Endpoint::Other | Endpoint::Protected | Endpoint::Scim | Endpoint::BelowRegistration => Ok(Admission::Pass),
+            Endpoint::ServerRegistration => Err(Refusal::ServerRegistration),
+            _ => Ok(Admission::Pass),
         }
     }
 
@@ -337,7 +338,13 @@ impl Exchange {
         let kind = match endpoint {
             Endpoint::Management | Endpoint::Scim => RequestKind::Management,
             Endpoint::Registration | Endpoint::BelowRegistration => RequestKind::Registration,
-            Endpoint::Protected | Endpoint::Other => RequestKind::Other,
+            Endpoint::Authorization
+            | Endpoint::Token
+            | Endpoint::Userinfo
+            | Endpoint::Closed
+            | Endpoint::ServerRegistration
+            | Endpoint::Discovery
+            | Endpoint::Other => RequestKind::Other,
         };
         let environment = arrival.environment;
         let needs = tenant.map_or_else(SignalSet::default, |tenant| tenant.acl.needs(kind)).union(own.needs(kind));

@@ -34,6 +34,8 @@ reasons! {
     UnknownHost = "unknown_host",
     /// 404: the path equals a protected one only after normalisation.
     DisguisedPath = "disguised_path",
+    /// 404: the authorization server's own registration endpoint.
+    ServerRegistration = "server_registration",
     /// 421: the TLS hello and the request name hosts of different tenants.
     Misdirected = "misdirected",
     /// 403: an access rule blocks it.

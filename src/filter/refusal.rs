@@ -18,6 +18,8 @@ pub enum Refusal {
     UnknownHost,
     /// The path equals a protected one only after normalisation.
     DisguisedPath,
+    /// The authorization server's own registration endpoint, which is nobody's outside.
+    ServerRegistration,
     /// The TLS hello and the request name hosts of different tenants.
     Misdirected,
     /// An access rule blocks it.
@@ -90,6 +92,7 @@ impl Refusal {
             Self::SettingsUnreadable => Reason::SettingsUnreadable,
             Self::UnknownHost => Reason::UnknownHost,
             Self::DisguisedPath => Reason::DisguisedPath,
+            Self::ServerRegistration => Reason::ServerRegistration,
             Self::Misdirected => Reason::Misdirected,
             Self::Blocked { .. } => Reason::AclBlocked,
             Self::Redirected { .. } => Reason::AclRedirected,
@@ -133,6 +136,7 @@ impl Refusal {
                 (404, "not_found"),
                 "the path is not in its plain form, write it in lower case without escapes or parameters",
             ),
+            Self::ServerRegistration => ((404, "not_found"), "clients register at /oidc/register"),
             Self::Method => ((405, "invalid_request"), "only POST /oidc/register registers a client"),
             Self::Misdirected => (
                 (421, "misdirected_request"),

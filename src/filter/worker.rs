@@ -4,6 +4,7 @@ use super::board::{Copies, Keys};
 use super::config::Config;
 use super::tally::Refusals;
 use crate::acl::Index;
+use crate::request_path::Routes;
 
 /// What all exchanges of one worker share.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Worker {
     pub keys: Keys,
     /// The access rules of the filter's own configuration.
     pub acl: Index,
+    /// Which endpoints the paths of hosts of no tenant lead to.
+    pub routes: Routes,
     /// Its copy of the settings.
     pub copies: Copies,
     /// What it refused since it reported that last.
@@ -32,6 +35,7 @@ impl Worker {
         let keys = Keys::new(&config.store.cluster, &config.store.authority);
         let acl = Index::new(&std::mem::take(&mut config.network_acls));
         let authorization = format!("Bearer {token}");
-        Ok(Self { config, authorization, keys, acl, copies: Copies::default(), refusals: Refusals::default() })
+        let (routes, copies, refusals) = (Routes::default(), Copies::default(), Refusals::default());
+        Ok(Self { config, authorization, keys, acl, routes, copies, refusals })
     }
 }
