@@ -7,6 +7,7 @@
 //! | [`db`] | what is kept: one trait, one implementation for each database |
 //! | [`admission`] | whether a registration is accepted under the settings of this moment |
 //! | [`client`] | a client as its tenant's owner sees and changes it |
+//! | [`change_upkeep`] | forgetting old changes of clients |
 //! | [`client_upkeep`] | deleting the clients that nobody uses |
 //! | [`client_uses`] | which clients authorization servers ask for |
 //! | [`fleet_limit`] | how many clients all edges together may register for a tenant |
@@ -30,6 +31,7 @@ pub mod acl_counts;
 pub mod admin;
 pub mod admission;
 pub mod blocking;
+pub mod change_upkeep;
 pub mod client;
 pub mod client_upkeep;
 pub mod client_uses;

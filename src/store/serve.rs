@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::acl_counts::{self, AclCounts};
+use super::change_upkeep;
 use super::client_upkeep;
 use super::client_uses::ClientUses;
 use super::clock::Clock;
@@ -76,6 +77,8 @@ pub async fn serve(
         client_upkeep::INTERVAL,
         stopping.clone(),
     ));
+    let forgetting =
+        tokio::spawn(change_upkeep::forget_regularly(Arc::clone(&database), change_upkeep::INTERVAL, stopping.clone()));
     if let Some(external) = &external {
         tokio::spawn(Arc::clone(external).follow(stopping.clone()));
     }
@@ -107,7 +110,7 @@ pub async fn serve(
     }
     // The writer ends when no request is left that could give it anything.
     let summed_up = async {
-        _ = tokio::join!(summing_up, summing_refusals_up, pruning, tidying);
+        _ = tokio::join!(summing_up, summing_refusals_up, pruning, tidying, forgetting);
         // A minute that is not over either: no edge reports to this process again.
         refusals.finish(&*database).await;
         acl_counts.finish(&*database).await;

@@ -25,7 +25,9 @@ pub use log_filter::{LogField, LogFilter};
 pub use network_acl::{
     ACLS_SUMMARY, AclPage, AclTotal, ChangedAcl, NetworkAcls, NewAcl, StoredAcl, acl_id, is_acl_id, update_network_acl,
 };
-pub use permission::{MOST_GRANTS, Permissions, PermittedClient, default_permissions, permitted_client};
+pub use permission::{
+    ControlledClient, MOST_GRANTS, Permissions, PermittedClient, default_permissions, permitted_client,
+};
 pub use signing_key::{Rotation, SIGNING_KEYS, SigningKeys, StoredKey};
 pub use sqlite::Sqlite;
 pub use transfer::{Exported, Imported, MovedClient, Presence, Transfer};
@@ -125,6 +127,11 @@ pub trait Database:
     /// One page of what changed after the change `after` of the database `instance`; everything if that names
     /// another database or a change that never was.
     async fn changes(&self, after: u64, instance: Option<&str>) -> Result<Changes, Error>;
+
+    /// Forgets little by little the changes of clients that are neither among the newest `most` nor later than the change
+    /// `seen`, and says which change is the newest of all. A reader of the feed that did not hear of one is told that any
+    /// client may have changed.
+    async fn forget_client_changes(&self, most: u32, seen: u64) -> Result<u64, Error>;
 
     /// Registers clients in one transaction, and answers each by itself, in the order of `batch`. When this
     /// returns, what it says is durable. An error means that none was registered. Where a quota is used up, clients that

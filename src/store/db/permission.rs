@@ -21,6 +21,9 @@ pub trait Permissions {
         client_id: &str,
     ) -> Result<Option<(StoredClient, Vec<GrantOfApi>)>, Error>;
 
+    /// A client with all that the edge holds it to, of one moment: whoever asks after a change reads what it made.
+    async fn controlled_client(&self, tenant: u32, client_id: &str) -> Result<Option<ControlledClient>, Error>;
+
     /// The default grants for third parties, in the order of creation.
     async fn default_grants(&self, tenant: u32) -> Result<Vec<GrantOfApi>, Error>;
 
@@ -41,20 +44,36 @@ pub struct PermittedClient {
     pub has_own_grants: bool,
 }
 
+/// A client with all that the edge holds it to.
+#[derive(Clone, Debug)]
+pub struct ControlledClient {
+    /// The client, and what it may do.
+    pub permitted: PermittedClient,
+    /// SHA-256 of its secret; absent for a public client.
+    pub client_secret_sha256: Option<[u8; 32]>,
+    /// The names of the connections that its users may log in with, in the order of creation.
+    pub connections: Vec<String>,
+}
+
 /// The tenant's client with this id and what it may ask of the tenant's APIs.
 pub async fn permitted_client(
     database: &dyn Database,
     tenant: u32,
     client_id: &str,
 ) -> Result<Option<PermittedClient>, Error> {
-    let Some((client, grants)) = database.client_with_grants(tenant, client_id).await? else { return Ok(None) };
+    let found = database.client_with_grants(tenant, client_id).await?;
+    found.map(|(client, grants)| permitted(client, grants)).transpose()
+}
+
+/// A client with what it may do by the grants that may concern it.
+pub(super) fn permitted(client: StoredClient, grants: Vec<GrantOfApi>) -> Result<PermittedClient, Error> {
     let abilities = client
         .data
         .abilities(client.is_dynamic, client.security_mode)
-        .ok_or_else(|| Error::Failed(format!("the client {client_id} cannot be read")))?;
+        .ok_or_else(|| Error::Failed(format!("the client {} cannot be read", client.client_id)))?;
     let has_own_grants = grants.iter().any(|grant| grant.source == PermissionSource::ClientGrant);
     let permissions = effective_permissions(abilities, grants);
-    Ok(Some(PermittedClient { client, abilities, permissions, has_own_grants }))
+    Ok(PermittedClient { client, abilities, permissions, has_own_grants })
 }
 
 /// What a client without grants of its own may ask of the tenant's APIs.

@@ -7,6 +7,7 @@
 mod backup;
 mod buckets;
 mod changes;
+mod client_changes;
 mod clients;
 mod documents;
 mod network_acls;
@@ -402,6 +403,10 @@ impl Database for Sqlite {
     async fn changes(&self, after: u64, instance: Option<&str>) -> Result<Changes, Error> {
         let mut snapshot = self.readers.begin().await?;
         changes::page(&mut snapshot, after, instance).await
+    }
+
+    async fn forget_client_changes(&self, most: u32, seen: u64) -> Result<u64, Error> {
+        self.forget_changes(most, seen).await
     }
 
     async fn register(&self, batch: &[Arrival]) -> Result<Vec<Result<Registered, Refusal>>, Error> {

@@ -18,14 +18,19 @@ use serde_json::value::RawValue;
 use super::App;
 use super::error::{EdgeError, Reason};
 use crate::edge_api::{
-    Changes, Count, MAX_COUNTS, REQUEST_ID_HEADER, RegisterClient, RegisteredClient, Report, is_harmless_id,
-    shortened_user_agent,
+    Changes, ClientControls, ClientRecord, Count, EffectiveGrant, MAX_COUNTS, Permissions, REQUEST_ID_HEADER,
+    RegisterClient, RegisteredClient, Report, is_harmless_id, shortened_user_agent,
 };
 use crate::registration::client_id_mode;
 use crate::store::admission::NewClient;
+use crate::store::client::Registered;
+use crate::store::db::{self, ControlledClient, PermittedClient, StoredClient};
 use crate::store::token::Kind;
 use crate::store::unix_now;
 use crate::tenant::Name;
+
+/// Tenant and client of a request's path.
+pub type ClientPath = Result<Path<(String, String)>, PathRejection>;
 
 /// Proof that the request carries an edge's token.
 pub struct EdgeToken;
@@ -47,13 +52,11 @@ impl FromRequestParts<App> for EdgeToken {
 pub async fn register(
     _: EdgeToken,
     State(app): State<App>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    path: ClientPath,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<RegisteredClient>), EdgeError> {
-    let Path((tenant, client_id)) = path.map_err(|_| EdgeError::bad_request("the path is not UTF-8"))?;
-    let tenant = Name::try_from(tenant)
-        .map_err(|reason| EdgeError::new(StatusCode::NOT_FOUND, "not_found", format!("no such tenant: {reason}")))?;
+    let (tenant, client_id) = named(path)?;
     if client_id_mode(&client_id).is_none() {
         return Err(EdgeError::bad_request("the path does not end with a client_id"));
     }
@@ -70,12 +73,65 @@ pub async fn register(
     Ok((status, Json(body)))
 }
 
+/// Tenant and client that a path names.
+fn named(path: ClientPath) -> Result<(Name, String), EdgeError> {
+    let Path((tenant, client_id)) = path.map_err(|_| EdgeError::bad_request("the path is not UTF-8"))?;
+    let tenant = Name::try_from(tenant).map_err(|reason| no_tenant(&format!("no such tenant: {reason}")))?;
+    Ok((tenant, client_id))
+}
+
+fn no_tenant(description: &str) -> EdgeError {
+    EdgeError::new(StatusCode::NOT_FOUND, "not_found", description)
+}
+
+/// `GET /edge/v1/tenants/{tenant}/clients/{client_id}/controls`
+pub async fn controls(
+    _: EdgeToken,
+    State(app): State<App>,
+    path: ClientPath,
+) -> Result<Json<ClientControls>, EdgeError> {
+    let (name, client_id) = named(path)?;
+    let slot = match app.database.tenant(&name).await? {
+        Some(stored) => stored.slot,
+        None => return Err(no_tenant("there is no such tenant")),
+    };
+    let _turn = app.permission_turn().await;
+    let controlled = app.database.controlled_client(slot, &client_id).await?;
+    app.metrics.controls_read(controlled.is_some());
+    let unknown = || EdgeError::new(StatusCode::NOT_FOUND, "unknown_client", "the tenant has no such client");
+    let controlled = controlled.ok_or_else(unknown)?;
+    app.client_uses.note(slot, &controlled.permitted.client);
+    Ok(Json(told(controlled)?))
+}
+
+/// What the edge is told of a client.
+fn told(controlled: ControlledClient) -> Result<ClientControls, EdgeError> {
+    let ControlledClient { permitted, client_secret_sha256, connections } = controlled;
+    let PermittedClient { client, permissions, .. } = permitted;
+    let StoredClient { client_id, is_dynamic, security_mode, data, .. } = client;
+    let registered = Registered::read(&data.metadata)
+        .ok_or_else(|| db::Error::Failed(format!("the client {client_id} cannot be read")))?;
+    let texts = |texts: Vec<String>| texts.into_iter().map(String::into_boxed_str).collect();
+    Ok(ClientControls {
+        client: ClientRecord {
+            client_id: client_id.into(),
+            security_mode,
+            self_registered: is_dynamic,
+            redirect_uris: texts(registered.redirect_uris),
+            grant_types: texts(registered.grant_types),
+            token_endpoint_auth_method: registered.token_endpoint_auth_method.into(),
+            client_secret_sha256: client_secret_sha256.map(|hash| hex::encode(hash).into()),
+            redirection_policy: data.owner.redirection_policy,
+        },
+        permissions: Permissions {
+            grants: permissions.into_iter().map(EffectiveGrant::from).collect(),
+            connections: texts(connections),
+        },
+    })
+}
+
 /// Logs a registration that was not made, without anything that its client sent.
-pub async fn log_refusal(
-    path: Result<Path<(String, String)>, PathRejection>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub async fn log_refusal(path: ClientPath, request: Request, next: Next) -> Response {
     let request_id = request_id(request.headers());
     let response = next.run(request).await;
     if let Some(Reason { error, outcome }) = response.extensions().get() {

@@ -24,6 +24,7 @@ pub struct Metrics {
     batch_sizes: Histogram,
     queue_length: Gauge<u64, AtomicU64>,
     responses: Family<ResponseLabels, Counter>,
+    controls_reads: Family<ControlsReadLabels, Counter>,
     acl_evaluations: Counter,
     acl_matches: Counter,
     acl_counts_dropped: Counter,
@@ -42,6 +43,11 @@ struct ResponseLabels {
     status_class: &'static str,
 }
 
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct ControlsReadLabels {
+    outcome: &'static str,
+}
+
 /// What the database answered to a registration, as a label.
 pub fn outcome(answer: &Result<Registered, Refusal>) -> &'static str {
     match answer {
@@ -58,6 +64,7 @@ impl Default for Metrics {
         let batch_sizes = Histogram::new(exponential_buckets(1.0, 2.0, 9));
         let queue_length = Gauge::default();
         let responses = Family::default();
+        let controls_reads = Family::default();
         let acl_evaluations = Counter::default();
         let acl_matches = Counter::default();
         let acl_counts_dropped = Counter::default();
@@ -70,6 +77,8 @@ impl Default for Metrics {
         registry.register("flush_registrations", "Registrations in one transaction", batch_sizes.clone());
         registry.register("queue_length", "Registrations that wait for the writer", queue_length.clone());
         registry.register("http_responses", "HTTP answers by class of status", responses.clone());
+        let help = "Clients that edges asked for, by whether the tenant has them";
+        registry.register("controls_reads", help, controls_reads.clone());
         let help = "Requests that access rules were evaluated for, once for each rule";
         registry.register("acl_evaluations", help, acl_evaluations.clone());
         registry.register("acl_matches", "Requests that access rules matched, once for each rule", acl_matches.clone());
@@ -87,6 +96,7 @@ impl Default for Metrics {
             batch_sizes,
             queue_length,
             responses,
+            controls_reads,
             acl_evaluations,
             acl_matches,
             acl_counts_dropped,
@@ -107,6 +117,12 @@ impl Metrics {
     pub fn flushed(&self, registrations: usize) {
         self.flushes.inc();
         self.batch_sizes.observe(u32::try_from(registrations).unwrap_or(u32::MAX).into());
+    }
+
+    /// Counts a question of an edge for what it holds a client to.
+    pub fn controls_read(&self, found: bool) {
+        let outcome = if found { "found" } else { "unknown_client" };
+        self.controls_reads.get_or_create(&ControlsReadLabels { outcome }).inc();
     }
 
     /// Counts what an access rule did at an edge.

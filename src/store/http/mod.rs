@@ -94,6 +94,10 @@ pub fn router(app: App) -> Router {
             "/edge/v1/tenants/{tenant}/clients/{client_id}/authenticate",
             post(server::authenticate).layer(middleware::map_response(server::no_store)),
         )
+        .route(
+            "/edge/v1/tenants/{tenant}/clients/{client_id}/controls",
+            get(edge::controls).layer(middleware::map_response(server::no_store)),
+        )
         .route(CHANGES_PATH, get(edge::changes))
         .route(REPORT_PATH, post(edge::report))
         .merge(management::router())

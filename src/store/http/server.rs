@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -12,15 +12,13 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::App;
+use super::edge::ClientPath;
 use super::error::EdgeError;
 use crate::edge_api::{AuthenticateClient, ClientInformation, Consent, EffectiveGrant, ThirdPartyPolicy};
 use crate::store::db::{self, PermittedClient, StoredClient, permitted_client};
 use crate::store::token::{self, Claims, Kind};
 use crate::store::unix_now;
 use crate::tenant::{Name, SecurityMode};
-
-/// Tenant and client of a request's path.
-type ClientPath = Result<Path<(String, String)>, PathRejection>;
 
 /// What the token of an authorization server says.
 pub struct ServerToken(Claims);

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use sqlx::sqlite::SqliteConnection;
 
-use super::{TenantRow, column, count, select_tenants, to_json, unreadable};
-use crate::edge_api::{Changes, TenantChange};
+use super::{TenantRow, client_changes, column, count, select_tenants, to_json, unreadable};
+use crate::edge_api::{Changes, ClientChange, TenantChange};
 use crate::store::db::Error;
 
 /// Most tenants on one page.
@@ -16,14 +16,19 @@ const PAGE_TENANTS: usize = 500;
 /// Bytes of tenants after which a page ends.
 const PAGE_BYTES: usize = 256 * 1024;
 
+/// Most changes of clients on one page.
+const PAGE_CLIENTS: usize = 1_000;
+
 /// One page of what changed after the change `after` of the database `instance`, of one moment.
 pub(super) async fn page(
     connection: &mut SqliteConnection,
     after: u64,
     instance: Option<&str>,
 ) -> Result<Changes, Error> {
-    let (own_instance, newest): (String, i64) =
-        sqlx::query_as("SELECT instance, changes FROM store").fetch_one(&mut *connection).await?;
+    let (own_instance, newest, forgotten): (String, i64, i64) =
+        sqlx::query_as("SELECT instance, changes, forgotten_client_changes FROM store")
+            .fetch_one(&mut *connection)
+            .await?;
     let newest = count(newest)?;
     let full = instance != Some(own_instance.as_str()) || after > newest;
     // A telling of everything needs no tombstones.
@@ -36,8 +41,26 @@ pub(super) async fn page(
             .await?;
     // Before any rule is read: those of one tenant alone may be megabytes.
     let fitting = fitting(&rows);
-    let more = rows.len() > fitting;
-    rows.truncate(fitting);
+    let mut head = newest;
+    if rows.len() > fitting {
+        rows.truncate(fitting);
+        head = rows.last().map_or(Ok(newest), |last| count(last.version))?;
+    }
+    // Whoever is told everything, or that any client may have changed, needs no names.
+    let all_clients = !full && after < count(forgotten)?;
+    let mut clients = if full || all_clients {
+        Vec::new()
+    } else {
+        client_changes::after(connection, after, PAGE_CLIENTS.saturating_add(1)).await?
+    };
+    if clients.len() > PAGE_CLIENTS {
+        clients.truncate(PAGE_CLIENTS);
+        head = clients.last().map_or(head, |(last, _)| head.min(*last));
+    }
+    // The page ends where the first of the two kinds does.
+    clients.retain(|(version, _)| *version <= head);
+    let clients: Vec<ClientChange> = clients.into_iter().map(|(_, change)| change).collect();
+    rows.retain(|row| row.version <= column(head));
 
     let mut rules = active_rules(connection, &rows).await?;
     let change = |row: TenantRow| {
@@ -45,8 +68,7 @@ pub(super) async fn page(
         change(row, &rules)
     };
     let tenants: Vec<TenantChange> = rows.into_iter().map(change).collect::<Result<_, _>>()?;
-    let head = if more { tenants.last().map_or(newest, |last| last.version) } else { newest };
-    Ok(Changes { instance: own_instance, full, head, more, tenants, clients: Vec::new(), all_clients: false })
+    Ok(Changes { instance: own_instance, full, head, more: head < newest, tenants, clients, all_clients })
 }
 
 /// How many of the tenants make a page.

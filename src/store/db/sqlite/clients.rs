@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use sqlx::QueryBuilder;
 use sqlx::sqlite::SqliteConnection;
 
+use super::client_changes::record_client;
 use super::{Sqlite, column, count, to_json, unreadable};
 use crate::store::client::{AppType, ClientData, OwnerData};
 use crate::store::db::{ClientPage, Clients, Error, MadeClient, MovedClient, StoredClient};
@@ -81,15 +82,7 @@ impl Clients for Sqlite {
     }
 
     async fn client_secret_sha256(&self, tenant: u32, client_id: &str) -> Result<Option<[u8; 32]>, Error> {
-        let hash: Option<Vec<u8>> = sqlx::query_scalar(
-            "SELECT client_secret_sha256 FROM clients \
-             WHERE client_id = ? AND tenant = ? AND client_secret_sha256 IS NOT NULL",
-        )
-        .bind(client_id)
-        .bind(tenant)
-        .fetch_optional(&self.readers)
-        .await?;
-        hash.map(|hash| hash.try_into().map_err(|_| unreadable("a client's secret"))).transpose()
+        secret_sha256(&mut *self.readers.acquire().await?, tenant, client_id).await
     }
 
     async fn create_client(&self, tenant: u32, client: &MadeClient, now: u64) -> Result<Option<StoredClient>, Error> {
@@ -137,6 +130,7 @@ impl Clients for Sqlite {
             counts.add(tenant.into(), row.number, data.app_type.as_str(), 1);
             counts.write(&mut transaction).await?;
         }
+        record_client(&mut transaction, tenant, &stored.client_id).await?;
         transaction.commit().await?;
         row.stored().map(Some)
     }
@@ -148,14 +142,18 @@ impl Clients for Sqlite {
         client_secret_sha256: [u8; 32],
         now: u64,
     ) -> Result<Option<StoredClient>, Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let row: Option<ClientRow> = sqlx::query_as(REPLACE_SECRET)
             .bind(client_id)
             .bind(tenant)
             .bind(client_secret_sha256.as_slice())
             .bind(column(now))
-            .fetch_optional(&self.writer)
+            .fetch_optional(&mut *transaction)
             .await?;
-        row.map(ClientRow::stored).transpose()
+        let Some(row) = row else { return Ok(None) };
+        record_client(&mut transaction, tenant, client_id).await?;
+        transaction.commit().await?;
+        row.stored().map(Some)
     }
 
     async fn delete_client(&self, tenant: u32, client_id: &str) -> Result<(), Error> {
@@ -166,6 +164,7 @@ impl Clients for Sqlite {
             let mut counts = BlockCounts::default();
             counts.add(tenant.into(), number, &app_type, -1);
             counts.write(&mut transaction).await?;
+            record_client(&mut transaction, tenant, client_id).await?;
             transaction.commit().await?;
         }
         Ok(())
@@ -194,6 +193,20 @@ pub(super) async fn find(
     let row: Option<ClientRow> = sqlx::query_as(FIND).bind(client_id).bind(tenant).fetch_optional(connection).await?;
     row.map(ClientRow::stored).transpose()
 }
+
+/// SHA-256 of the secret of the tenant's client with this id, if there is one that has a secret.
+pub(super) async fn secret_sha256(
+    connection: &mut SqliteConnection,
+    tenant: u32,
+    client_id: &str,
+) -> Result<Option<[u8; 32]>, Error> {
+    let hash: Option<Vec<u8>> =
+        sqlx::query_scalar(SECRET_SHA256).bind(client_id).bind(tenant).fetch_optional(connection).await?;
+    hash.map(|hash| hash.try_into().map_err(|_| unreadable("a client's secret"))).transpose()
+}
+
+const SECRET_SHA256: &str = "SELECT client_secret_sha256 FROM clients \
+     WHERE client_id = ? AND tenant = ? AND client_secret_sha256 IS NOT NULL";
 
 const NOTE_USES: &str = "UPDATE clients SET last_used_at = ?1 FROM json_each(?2) AS used \
      WHERE client_id = used.value ->> 1 AND tenant = used.value ->> 0 \
@@ -487,7 +500,7 @@ pub(super) async fn insert_moved(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{register, unused_clients};
+    use super::super::{client_changes, register, unused_clients};
     use super::*;
     use crate::store::db::{Database, IfMissing, IfOlder};
 
@@ -499,6 +512,7 @@ mod tests {
         let unused = "SEARCH clients USING INDEX clients_unused (tenant=? AND <expr><?)";
         for (statement, expected) in [
             (FIND, by_id),
+            (SECRET_SHA256, by_id),
             (REPLACE, by_id),
             (REPLACE_SECRET, by_id),
             (DELETE, by_id),
@@ -514,6 +528,8 @@ mod tests {
             (unused_clients::OLDEST, unused),
             (unused_clients::DELETE, "SEARCH clients USING INTEGER PRIMARY KEY (rowid=?)"),
             (unused_clients::HAS, "SEARCH client_blocks USING PRIMARY KEY (tenant=?)"),
+            (client_changes::AFTER, "SEARCH client_changes USING INTEGER PRIMARY KEY (rowid>?)"),
+            (client_changes::OLDEST, "SEARCH client_changes USING INTEGER PRIMARY KEY (rowid<?)"),
             (register::BY_ID, by_id),
             (register::NOTE_ANSWERS, "SEARCH clients USING COVERING INDEX sqlite_autoindex_clients_1 (client_id=?)"),
             (register::BY_FOLD_KEY, "SEARCH clients USING INDEX clients_fingerprint (tenant=? AND fingerprint=?)"),

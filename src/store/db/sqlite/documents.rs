@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use serde::Deserialize;
 use sqlx::sqlite::SqliteConnection;
 
-use super::{Sqlite, column, count, to_json};
+use super::client_changes::Changed;
+use super::{Sqlite, column, count, to_json, unreadable};
 use crate::store::db::permission::MOST_GRANTS;
 use crate::store::db::{Document, DocumentKind, DocumentPage, DocumentQuery, Documents, Error};
 
@@ -59,7 +61,7 @@ macro_rules! statements {
                 " WHERE tenant = ?1 AND id = ?2 AND version = ?3 RETURNING ",
                 columns!()
             ),
-            delete: concat!("DELETE FROM ", $table, " WHERE tenant = ?1 AND ", $named),
+            delete: concat!("DELETE FROM ", $table, " WHERE tenant = ?1 AND ", $named, " RETURNING data"),
             count_all: concat!("SELECT count(*) FROM ", $table, " WHERE tenant = ?1"),
         }
     };
@@ -169,6 +171,7 @@ impl Documents for Sqlite {
         if kind == DocumentKind::ClientGrant {
             check_number(&mut transaction, tenant, data).await?;
         }
+        record(&mut transaction, tenant, kind, [None, Some(data)]).await?;
         transaction.commit().await?;
         created.stored().map(Some)
     }
@@ -193,13 +196,75 @@ impl Documents for Sqlite {
             .bind(column(now))
             .fetch_optional(&mut *transaction)
             .await?;
+        let Some(replaced) = replaced else { return Ok(None) };
+        record(&mut transaction, tenant, kind, [Some(&stored.data), Some(data)]).await?;
         transaction.commit().await?;
-        replaced.map(DocumentRow::stored).transpose()
+        replaced.stored().map(Some)
     }
 
     async fn delete_document(&self, tenant: u32, kind: DocumentKind, id: &str) -> Result<(), Error> {
-        sqlx::query(statements(kind).delete).bind(tenant).bind(id).execute(&self.writer).await?;
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let deleted: Option<String> =
+            sqlx::query_scalar(statements(kind).delete).bind(tenant).bind(id).fetch_optional(&mut *transaction).await?;
+        if let Some(data) = deleted {
+            record(&mut transaction, tenant, kind, [Some(&data), None]).await?;
+            transaction.commit().await?;
+        }
         Ok(())
+    }
+}
+
+/// Records of which clients an object decides what they may do, where it is another than before.
+async fn record(
+    connection: &mut SqliteConnection,
+    tenant: u32,
+    kind: DocumentKind,
+    before_and_after: [Option<&str>; 2],
+) -> Result<(), Error> {
+    let mut changed = Changed::default();
+    note_change(&mut changed, tenant, kind, before_and_after)?;
+    changed.write(connection).await
+}
+
+/// Notes the same.
+pub(super) fn note_change(
+    changed: &mut Changed,
+    tenant: u32,
+    kind: DocumentKind,
+    before_and_after: [Option<&str>; 2],
+) -> Result<(), Error> {
+    let [before, after] = before_and_after.map(|data| data.map(Decisive::read).transpose());
+    let (before, after) = (before?, after?);
+    match kind {
+        // Where there are no grants for it, it may still be open to the clients of the permissive mode.
+        DocumentKind::ResourceServer => changed.all_of(tenant.into()),
+        // Nobody may use any other, and a name stays.
+        DocumentKind::Connection => {
+            let is_open = |data: &Option<Decisive>| data.as_ref().is_some_and(|data| data.is_domain_connection);
+            if is_open(&before) != is_open(&after) {
+                changed.all_of(tenant.into());
+            }
+        }
+        // Whose it is stays.
+        DocumentKind::ClientGrant => match after.or(before).and_then(|data| data.client_id) {
+            Some(client_id) => changed.client(tenant.into(), client_id),
+            None => changed.all_of(tenant.into()),
+        },
+    }
+    Ok(())
+}
+
+/// What says of an object whose permissions it decides on.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Decisive {
+    client_id: Option<String>,
+    is_domain_connection: bool,
+}
+
+impl Decisive {
+    fn read(data: &str) -> Result<Self, Error> {
+        serde_json::from_str(data).map_err(|_| unreadable("an API, a connection or a client grant"))
     }
 }
 

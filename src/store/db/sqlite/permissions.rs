@@ -5,8 +5,8 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::{Sqlite, clients, unreadable};
 use crate::management::{GrantOfApi, PermissionSource, SubjectType};
-use crate::store::db::permission::MOST_GRANTS;
-use crate::store::db::{Error, Permissions, StoredClient};
+use crate::store::db::permission::{MOST_GRANTS, permitted};
+use crate::store::db::{ControlledClient, Error, Permissions, StoredClient};
 use crate::tenant::SecurityMode;
 
 #[async_trait]
@@ -17,12 +17,18 @@ impl Permissions for Sqlite {
         client_id: &str,
     ) -> Result<Option<(StoredClient, Vec<GrantOfApi>)>, Error> {
         let mut snapshot = self.permission_readers.begin().await?;
-        let Some(client) = clients::find(&mut snapshot, tenant, client_id).await? else { return Ok(None) };
-        let grants = match client.security_mode {
-            SecurityMode::Strict => grants(&mut snapshot, GRANTS, tenant, Some(client_id)).await?,
-            SecurityMode::Permissive => grants(&mut snapshot, PERMISSIVE_GRANTS, tenant, Some(client_id)).await?,
-        };
-        Ok(Some((client, grants)))
+        with_grants(&mut snapshot, tenant, client_id).await
+    }
+
+    async fn controlled_client(&self, tenant: u32, client_id: &str) -> Result<Option<ControlledClient>, Error> {
+        let mut snapshot = self.permission_readers.begin().await?;
+        let Some((client, grants)) = with_grants(&mut snapshot, tenant, client_id).await? else { return Ok(None) };
+        let client_secret_sha256 = clients::secret_sha256(&mut snapshot, tenant, client_id).await?;
+        let permitted = permitted(client, grants)?;
+        // Nobody logs in with a client without users.
+        let connections =
+            if permitted.abilities.has_users { domain_connections(&mut snapshot, tenant).await? } else { Vec::new() };
+        Ok(Some(ControlledClient { permitted, client_secret_sha256, connections }))
     }
 
     async fn default_grants(&self, tenant: u32) -> Result<Vec<GrantOfApi>, Error> {
@@ -30,8 +36,26 @@ impl Permissions for Sqlite {
     }
 
     async fn domain_connections(&self, tenant: u32) -> Result<Vec<String>, Error> {
-        Ok(sqlx::query_scalar(DOMAIN_CONNECTIONS).bind(tenant).fetch_all(&self.permission_readers).await?)
+        domain_connections(&mut *self.permission_readers.acquire().await?, tenant).await
     }
+}
+
+async fn with_grants(
+    connection: &mut SqliteConnection,
+    tenant: u32,
+    client_id: &str,
+) -> Result<Option<(StoredClient, Vec<GrantOfApi>)>, Error> {
+    let Some(client) = clients::find(&mut *connection, tenant, client_id).await? else { return Ok(None) };
+    let statement = match client.security_mode {
+        SecurityMode::Strict => GRANTS,
+        SecurityMode::Permissive => PERMISSIVE_GRANTS,
+    };
+    let grants = grants(connection, statement, tenant, Some(client_id)).await?;
+    Ok(Some((client, grants)))
+}
+
+async fn domain_connections(connection: &mut SqliteConnection, tenant: u32) -> Result<Vec<String>, Error> {
+    Ok(sqlx::query_scalar(DOMAIN_CONNECTIONS).bind(tenant).fetch_all(connection).await?)
 }
 
 /// What `statement` finds of a tenant and a client.

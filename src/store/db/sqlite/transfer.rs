@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 
+use super::client_changes::Changed;
 use super::clients::{insert_moved, moved_after, moved_by_id};
-use super::documents::{check_number, check_references, documents_after};
+use super::documents::{check_number, check_references, documents_after, note_change};
 use super::network_acls::{self, numbered};
 use super::{Sqlite, TenantRow, column, select_tenants, to_json};
 use crate::store::db::{
@@ -51,17 +52,21 @@ impl Transfer for Sqlite {
 
     async fn import(&self, tenant: u32, objects: &[Imported]) -> Result<Option<Vec<Presence>>, Error> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let lives: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM tenants WHERE slot = ? AND deleted = 0)")
-            .bind(tenant)
-            .fetch_one(&mut *transaction)
-            .await?;
-        if !lives {
-            return Ok(None);
-        }
+        let answers: Option<bool> = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM tenant_domains WHERE tenant = slot) FROM tenants WHERE slot = ? AND deleted = 0",
+        )
+        .bind(tenant)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(answers) = answers else { return Ok(None) };
         let found = presence(&mut transaction, Some(tenant), objects).await?;
         if !found.iter().any(|presence| matches!(presence, Presence::Conflict(_))) {
             let absent = objects.iter().zip(&found).filter(|(_, presence)| **presence == Presence::Absent);
-            add(&mut transaction, tenant, absent.map(|(object, _)| object)).await?;
+            let changed = add(&mut transaction, tenant, absent.map(|(object, _)| object)).await?;
+            // Nobody can have asked for a client of a tenant that answers for no host yet.
+            if answers {
+                changed.write(&mut transaction).await?;
+            }
             transaction.commit().await?;
         }
         Ok(Some(found))
@@ -230,15 +235,23 @@ async fn document_presence(
     Ok(presence)
 }
 
-/// Adds objects that are absent. Those that others refer to come first, as they do in the input.
+/// Adds objects that are absent, and says of which clients an edge may know something else then. Objects that others
+/// refer to come first, as they do in the input.
 async fn add<'a>(
     connection: &mut SqliteConnection,
     tenant: u32,
     objects: impl Iterator<Item = &'a Imported>,
-) -> Result<(), Error> {
+) -> Result<Changed, Error> {
+    let mut changed = Changed::default();
     let (mut clients, mut rest): (Vec<&MovedClient>, Vec<&Imported>) = (Vec::new(), Vec::new());
     let (mut has_acls, mut has_active_acls) = (false, false);
     for object in objects {
+        match object {
+            // Somebody may have asked for it before it was here.
+            Imported::Client(moved) => changed.client(tenant.into(), moved.client.client_id.as_str()),
+            Imported::Document { kind, data, .. } => note_change(&mut changed, tenant, *kind, [None, Some(data)])?,
+            Imported::NetworkAcl { .. } => {}
+        }
         match object {
             Imported::NetworkAcl { id, acl, created_at, updated_at } => {
                 add_acl(connection, tenant, id, acl, [*created_at, *updated_at]).await?;
@@ -257,7 +270,7 @@ async fn add<'a>(
     for grant in rest {
         add_document(connection, tenant, grant).await?;
     }
-    Ok(())
+    Ok(changed)
 }
 
 async fn add_acl(

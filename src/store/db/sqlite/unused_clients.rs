@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use sqlx::sqlite::SqliteConnection;
 
+use super::client_changes::Changed;
 use super::clients::BlockCounts;
 use super::{DELETION_PAUSE, Sqlite, column, count, tenant_log, to_json, unreadable};
 use crate::store::admission::Refusal;
@@ -49,9 +50,9 @@ pub(super) async fn oldest(
 
 /// The grants of the clients go with them.
 pub(super) const DELETE: &str = "DELETE FROM clients WHERE number IN (SELECT value FROM json_each(?)) \
-     RETURNING tenant, number, app_type";
+     RETURNING tenant, number, app_type, client_id";
 
-/// Deletes clients, and counts them off.
+/// Deletes clients, counts them off, and records that they changed: nobody used them, but somebody may just now.
 pub(super) async fn delete(
     connection: &mut SqliteConnection,
     clients: impl Iterator<Item = &UnusedClient>,
@@ -60,12 +61,14 @@ pub(super) async fn delete(
     if numbers.is_empty() {
         return Ok(());
     }
-    let deleted: Vec<(i64, i64, String)> =
+    let deleted: Vec<(i64, i64, String, String)> =
         sqlx::query_as(DELETE).bind(to_json(&numbers)?).fetch_all(&mut *connection).await?;
-    let mut counts = BlockCounts::default();
-    for (tenant, number, app_type) in &deleted {
-        counts.add(*tenant, *number, app_type, -1);
+    let (mut counts, mut changed) = (BlockCounts::default(), Changed::default());
+    for (tenant, number, app_type, client_id) in deleted {
+        counts.add(tenant, number, &app_type, -1);
+        changed.client(tenant, client_id);
     }
+    changed.write(&mut *connection).await?;
     counts.write(connection).await
 }
 
