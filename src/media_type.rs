@@ -9,6 +9,23 @@ pub fn is_json<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> bool {
     std::str::from_utf8(only).ok().and_then(|text| MediaType::parse(text).ok()).is_some_and(is_json)
 }
 
+/// Whether there is exactly one `content-type` and it is that of a form in UTF-8.
+pub fn is_form<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> bool {
+    let (Some(only), None) = (values.next(), values.next()) else { return false };
+    let is_form = |media: MediaType| {
+        // One that knows no parameters reads UTF-8 too (URL Standard §5.1).
+        let is_utf8 = |(name, value): (Name, mediatype::Value)| {
+            name == "charset" && value.unquoted_str().eq_ignore_ascii_case("utf-8")
+        };
+        media.ty == "application"
+            && media.subty == "x-www-form-urlencoded"
+            && media.suffix.is_none()
+            && media.params().count() <= 1
+            && media.params().all(is_utf8)
+    };
+    std::str::from_utf8(only).ok().and_then(|text| MediaType::parse(text).ok()).is_some_and(is_form)
+}
+
 /// Whether HTML is preferred to JSON (RFC 9110 §12.5.1). Whoever has no preference gets JSON.
 pub fn prefers_html<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
     let mut html = Preference::default();
@@ -53,6 +70,24 @@ fn thousandths(text: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exactly_one_content_type_of_a_form_in_utf_8_is_a_form() {
+        let form = "application/x-www-form-urlencoded";
+        for good in [form, "Application/X-WWW-Form-URLencoded", &format!("{form}; charset=UTF-8")] {
+            assert!(is_form([good.as_bytes()].into_iter()), "{good}");
+        }
+        for bad in [
+            "",
+            "text/plain",
+            "multipart/form-data; boundary=x",
+            &format!("{form}; charset=utf-16"),
+            &format!("{form};a=b"),
+        ] {
+            assert!(!is_form([bad.as_bytes()].into_iter()), "{bad}");
+        }
+        assert!(!is_form([form.as_bytes(), form.as_bytes()].into_iter()) && !is_form(std::iter::empty()));
+    }
 
     #[test]
     fn exactly_one_content_type_of_json_is_json() {

@@ -55,12 +55,7 @@ impl ClientSecret {
     ///
     /// A plain hash is enough: a secret of 384 random bits cannot be guessed from it.
     pub fn sha256_hex(&self) -> String {
-        let digest = Sha256::digest(&self.0);
-        digest
-            .iter()
-            .flat_map(|byte| [byte >> 4, byte & 15])
-            .filter_map(|digit| char::from_digit(digit.into(), 16))
-            .collect()
+        secret_sha256_hex(&self.0)
     }
 }
 
@@ -68,6 +63,16 @@ impl fmt::Debug for ClientSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientSecret(…)")
     }
+}
+
+/// Lower-case hexadecimal SHA-256 of a secret that a client sends.
+pub fn secret_sha256_hex(secret: &str) -> String {
+    let digest = Sha256::digest(secret);
+    digest
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }
 
 /// A new client id: 32 characters of `[0-9A-Za-z]`, after `tpc_` in the strict mode. `random` fills a buffer with random

@@ -17,9 +17,11 @@ mod metadata;
 mod redirect_uri;
 mod response;
 
-pub use credentials::{ClientSecret, RandomError, client_id, client_id_mode, client_secret, prefixed_id};
+pub use credentials::{
+    ClientSecret, RandomError, client_id, client_id_mode, client_secret, prefixed_id, secret_sha256_hex,
+};
 pub use metadata::{ClientMetadata, MAX_REDIRECT_URIS, MAX_TEXT_CHARACTERS, check, check_readable, check_redirect_uri};
-pub use redirect_uri::MAX_BYTES as MAX_URI_BYTES;
+pub use redirect_uri::{MAX_BYTES as MAX_URI_BYTES, is_loopback};
 pub use response::response;
 
 /// Longest request body, in bytes, unless the operator configures another: 64 KiB.

@@ -125,9 +125,9 @@ fn is_host(host: &str) -> bool {
     !is_number && host.parse::<Domain>().is_ok()
 }
 
-/// One spelling for each loopback address. `localhost.`, `127.1`, `0x7f.1` or `[::ffff:127.0.0.1]` may lead elsewhere
+/// Whether a host is the user's own machine. One spelling for each loopback address. `localhost.`, `127.1`, `0x7f.1` or `[::ffff:127.0.0.1]` may lead elsewhere
 /// on some machine, and are one more spelling to compare on every other.
-fn is_loopback(host: &str) -> bool {
+pub fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host == "[::1]"
         || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
