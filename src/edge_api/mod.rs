@@ -46,6 +46,9 @@ pub const DISABLED: &str = "disabled";
 /// Value of [`OUTCOME_HEADER`]: the tenant has as many clients as it may have.
 pub const QUOTA_USED_UP: &str = "quota";
 
+/// Error code of the 404 for a client that the tenant does not have.
+pub const UNKNOWN_CLIENT: &str = "unknown_client";
+
 /// Whether an id in [`REQUEST_ID_HEADER`] harms no log.
 pub fn is_harmless_id(id: &[u8]) -> bool {
     let is_harmless = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');

@@ -12,6 +12,8 @@
 //! | `source/{slot}/{n}` | the buckets of its sources, if it limits those |
 //! | `seed` | keys the hash that gives sources their places |
 //! | `loaded` | there once everything has been told |
+//! | `lookup/{slot}` | the bucket of the tenant's look-ups of clients |
+//! | `clients`, `clients/ring` | which clients changed (see [`super::client_changes`]) |
 //!
 //! A new version is written on the side not in use; then the pointer flips. Whoever looks up reads the pointer first,
 //! for every request: as soon as one worker has seen a version, every worker does. The number of keys is bounded by
@@ -131,6 +133,11 @@ impl Keys {
     fn loaded(&self) -> String {
         self.key("loaded")
     }
+
+    /// The key of the bucket of look-ups of clients.
+    pub fn look_ups(&self, slot: u32) -> String {
+        format!("{}lookup/{slot}", self.prefix)
+    }
 }
 
 // ---- publish ----
@@ -181,6 +188,7 @@ pub fn publish<E: Environment>(
             }
         };
         prepare(keys.bucket(slot), &Bucket::default().encode());
+        prepare(keys.look_ups(slot), &Bucket::default().encode());
         if *limits_sources {
             let fresh = limiter::fresh_source_buckets();
             (0..limiter::SOURCE_KEYS).for_each(|number| prepare(keys.source(slot, number), &fresh));
@@ -246,6 +254,8 @@ pub struct InForce {
     pub slot: u32,
     /// The key of its bucket.
     pub bucket: String,
+    /// The key of the bucket of its look-ups of clients.
+    pub look_ups: String,
     stamp: Stamp,
 }
 
@@ -258,7 +268,17 @@ impl InForce {
         let routes = Routes::new(&settings.dcr_edge.paths);
         // Who may choose a mode is the store's business.
         let tenant = Tenant { name, domains, settings, permissive_eligible: false };
-        Self { tenant, acl, tally, routes, exempt, slot, bucket: keys.bucket(slot), stamp }
+        Self {
+            tenant,
+            acl,
+            tally,
+            routes,
+            exempt,
+            slot,
+            bucket: keys.bucket(slot),
+            look_ups: keys.look_ups(slot),
+            stamp,
+        }
     }
 }
 

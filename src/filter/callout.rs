@@ -3,7 +3,8 @@
 use super::environment::{CallAnswer, CallResponse, DispatchError};
 use super::reason::Reason;
 use crate::edge_api::{
-    DISABLED, ErrorBody, OUTCOME_HEADER, PROTOCOL_HEADER, PROTOCOL_VERSION, QUOTA_USED_UP, RateLimited,
+    ClientControls, DISABLED, ErrorBody, OUTCOME_HEADER, PROTOCOL_HEADER, PROTOCOL_VERSION, QUOTA_USED_UP, RateLimited,
+    UNKNOWN_CLIENT,
 };
 
 /// Longest answer to a registration that is read, in bytes.
@@ -142,6 +143,34 @@ pub fn understand(answer: CallAnswer, most: usize) -> Result<Answer, Failure> {
         401 => Err(Failure::Unauthorized),
         409 => Err(Failure::Conflict),
         _ => Err(Failure::StoreError),
+    }
+}
+
+/// What a look for a client came to.
+#[derive(Debug)]
+pub enum LookedUp {
+    /// The client.
+    Client(Box<ClientControls>),
+    /// The tenant has no client of that id.
+    Nobody,
+}
+
+/// Longest answer to a look for a client that is read, in bytes.
+pub const MAX_CLIENT_ANSWER: usize = 1024 * 1024;
+
+/// What a look for a client came to.
+pub fn looked_up(answer: CallAnswer) -> Result<LookedUp, Failure> {
+    let is_unknown = |response: &CallResponse| {
+        let says_so = |body: ErrorBody| body.error == UNKNOWN_CLIENT;
+        let is_ours = response.header(PROTOCOL_HEADER) == Some(PROTOCOL_VERSION.as_bytes());
+        is_ours && response.status() == 404 && serde_json::from_slice(&response.body).is_ok_and(says_so)
+    };
+    if answer.as_ref().is_some_and(is_unknown) {
+        return Ok(LookedUp::Nobody);
+    }
+    match understand(answer, MAX_CLIENT_ANSWER)? {
+        Answer::Success(body) => parse(&body).map(LookedUp::Client),
+        Answer::Refused(_) | Answer::RateLimited { .. } => Err(Failure::StoreError),
     }
 }
 

@@ -85,6 +85,43 @@ pub enum Level {
     Error,
 }
 
+/// What is measured beside the decisions. All workers together have one of each.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Metric {
+    /// Clients that workers know; one that two know counts twice.
+    CachedClients,
+    /// Bytes that they take up.
+    CachedClientBytes,
+    /// Requests whose client a worker knew.
+    ClientHits,
+    /// Requests with an id that a worker knew to be nobody's.
+    ClientUnknownHits,
+    /// Times that the store was asked for a client.
+    ClientMisses,
+}
+
+impl Metric {
+    /// Each of them, in the order of its number.
+    pub const ALL: [Self; 5] =
+        [Self::CachedClients, Self::CachedClientBytes, Self::ClientHits, Self::ClientUnknownHits, Self::ClientMisses];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CachedClients => "dcr_edge.cached_clients",
+            Self::CachedClientBytes => "dcr_edge.cached_client_bytes",
+            Self::ClientHits => "dcr_edge.client_lookups.result=hit",
+            Self::ClientUnknownHits => "dcr_edge.client_lookups.result=unknown_hit",
+            Self::ClientMisses => "dcr_edge.client_lookups.result=miss",
+        }
+    }
+
+    /// Whether it can become less.
+    pub fn is_gauge(self) -> bool {
+        matches!(self, Self::CachedClients | Self::CachedClientBytes)
+    }
+}
+
 /// What the filter needs of the proxy that it runs in.
 pub trait Environment {
     /// Reads a key of the data that all workers share.
@@ -134,6 +171,8 @@ pub trait Environment {
     fn reply(&self, reply: &Reply);
     /// Counts a reason that is not that of an answer, so many times.
     fn count(&self, reason: Reason, times: u32);
+    /// Adds to a measure.
+    fn measure(&self, metric: Metric, by: i64);
     /// Writes a line to the proxy's log.
     fn log(&self, level: Level, line: &str);
 }

@@ -12,23 +12,21 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::board::{InForce, Lookup};
-use super::callout::{self, Answer, Failure, StoreRefusal};
+use super::callout::StoreRefusal;
 use super::config::UnknownHosts;
+use super::controls::{self, Controls, Guarded};
 use super::environment::{CallAnswer, Environment, Level, Reply};
 use super::limiter::{self, Outcome};
 use super::reason::Reason;
 use super::refusal::{self, Limiter, Refusal};
+use super::registering::{self, Registration};
 use super::request::{self, Head};
 use super::signals::{self, Observed};
 use super::worker::Worker;
 use crate::acl::{self, RequestKind, Signal, SignalSet};
-use crate::edge_api::{
-    self, CLIENT_ADDRESS_HEADER, Origin, REQUEST_ID_HEADER, RegisterClient, RegisteredBy, RegisteredClient,
-    TENANT_HEADER,
-};
+use crate::edge_api::{CLIENT_ADDRESS_HEADER, REQUEST_ID_HEADER, TENANT_HEADER};
 use crate::media_type;
 use crate::rate_limit::Verdict;
-use crate::registration::{self, ClientMetadata, ClientSecret};
 use crate::request_path::{Disguised, Endpoint};
 use crate::tenant::{self, CorsOrigin, RateLimit, Tenant};
 
@@ -48,10 +46,10 @@ enum State {
     Deciding,
     /// Nothing of ours.
     Passing,
-    /// A registration whose body is awaited; so many bytes have come.
-    Body { tenant: Rc<InForce>, origin: Box<Origin>, size: usize },
-    /// A registration that the store is asked to make.
-    Calling(Registering),
+    /// A registration.
+    Registering(Box<Registration>),
+    /// A request that a registered client may have sent.
+    Controlling(Box<Controls>),
     /// Answered with this status.
     Answered { status: u16 },
 }
@@ -62,15 +60,6 @@ struct Limit {
     burst: u32,
     remaining: u32,
     reset: u64,
-}
-
-/// A registration on its way to the store.
-#[derive(Debug)]
-struct Registering {
-    /// The burst of the tenant's limit.
-    burst: u32,
-    secret: Option<ClientSecret>,
-    metadata: ClientMetadata,
 }
 
 /// The head of the request at hand, of which no more is read than is asked for.
@@ -108,7 +97,9 @@ enum Admission {
     /// A CORS preflight of the registration endpoint.
     Preflight,
     /// A registration whose body is worth reading.
-    Registration(Rc<InForce>, Box<Origin>),
+    Registration(Box<Registration>),
+    /// A request that a registered client may have sent.
+    Client(Rc<InForce>, Endpoint),
 }
 
 /// One request.
@@ -126,6 +117,8 @@ pub struct Exchange {
     is_grpc: bool,
     /// The slot of the tenant whose registration endpoint it is for.
     registers_at: Option<u32>,
+    /// The authorization request of a client with controls, once it went on.
+    guarded: Option<Guarded>,
 }
 
 impl Exchange {
@@ -139,6 +132,7 @@ impl Exchange {
             limit: None,
             is_grpc: false,
             registers_at: None,
+            guarded: None,
         }
     }
 
@@ -151,11 +145,24 @@ impl Exchange {
                 let headers = std::mem::take(&mut self.shared);
                 self.answer(environment, &Reply { status: 204, headers, body: Vec::new(), reason: Reason::Preflight });
             }
-            Ok(Admission::Registration(tenant, origin)) => {
+            Ok(Admission::Registration(registration)) => {
                 self.recognise(&arrival);
-                self.state = State::Body { tenant, origin, size: 0 };
+                self.state = State::Registering(registration);
                 if end_of_stream {
-                    self.register(environment);
+                    self.on_end(environment);
+                }
+            }
+            Ok(Admission::Client(tenant, endpoint)) => {
+                self.recognise(&arrival);
+                let head = arrival.head.into_inner().unwrap_or_else(|| Head::new(environment.request_headers()));
+                match Controls::new(&self.worker, tenant, endpoint, head, self.decision_id.clone()) {
+                    Ok(controls) => {
+                        self.state = State::Controlling(Box::new(controls));
+                        if end_of_stream {
+                            self.on_end(environment);
+                        }
+                    }
+                    Err(refusal) => self.refuse(environment, &refusal),
                 }
             }
             Err(refusal) => {
@@ -176,40 +183,73 @@ impl Exchange {
 
     /// Looks at the body as far as it has come: `total` bytes.
     pub fn on_body<E: Environment>(&mut self, environment: &E, total: usize, end_of_stream: bool) -> Flow {
-        let most = self.worker.config.max_body_bytes;
-        match &mut self.state {
-            State::Body { .. } if total > most => self.refuse(environment, &Refusal::BodyTooLarge { most }),
-            State::Body { size, .. } => {
-                *size = total;
-                if end_of_stream {
-                    self.register(environment);
-                }
-            }
-            State::Deciding | State::Passing | State::Calling(_) | State::Answered { .. } => {}
-        }
+        self.register(environment, |registration, id| registration.on_body(environment, id, total, end_of_stream));
+        self.control(environment, |controls| controls.on_body(environment, total, end_of_stream));
         self.flow()
     }
 
     /// Trailers end the body without a last piece that says so.
     pub fn on_trailers<E: Environment>(&mut self, environment: &E) -> Flow {
-        self.register(environment);
+        self.on_end(environment);
         self.flow()
     }
 
-    /// Takes the store's answer.
+    fn on_end<E: Environment>(&mut self, environment: &E) {
+        self.register(environment, |registration, id| registration.on_end(environment, id));
+        self.control(environment, |controls| controls.on_end(environment));
+    }
+
+    /// Takes the answer to a call.
     pub fn on_answer<E: Environment>(&mut self, environment: &E, answer: CallAnswer) {
-        match std::mem::replace(&mut self.state, State::Deciding) {
-            State::Calling(registering) => match self.registered(&registering, answer) {
-                Ok(reply) => self.answer(environment, &reply),
-                Err(refusal) => {
-                    if let Refusal::RateLimited { next_token_in, .. } = &refusal {
-                        let (burst, reset) = (registering.burst, reset(environment, *next_token_in));
-                        self.limit = Some(Limit { burst, remaining: 0, reset });
-                    }
-                    self.refuse(environment, &refusal);
+        match self.state {
+            State::Registering(_) => self.register(environment, |registration, _| registration.on_answer(answer)),
+            State::Controlling(_) => {
+                self.control(environment, |controls| controls.on_answer(environment, answer));
+                if let State::Passing = self.state {
+                    environment.resume_request();
                 }
-            },
-            other => self.state = other,
+            }
+            State::Deciding | State::Passing | State::Answered { .. } => {}
+        }
+    }
+
+    /// Takes a step of the registration, if the request is one.
+    fn register<E: Environment>(
+        &mut self,
+        environment: &E,
+        take: impl FnOnce(&mut Registration, &str) -> Result<registering::Step, Refusal>,
+    ) {
+        let State::Registering(registration) = &mut self.state else { return };
+        match take(registration, &self.decision_id) {
+            Ok(registering::Step::Wait) => {}
+            Ok(registering::Step::Answer(mut reply)) => {
+                reply.headers.extend(self.shared_headers());
+                self.answer(environment, &reply);
+            }
+            Err(refusal) => {
+                if let Refusal::RateLimited { next_token_in, .. } = &refusal {
+                    let (burst, reset) = (registration.burst(), reset(environment, *next_token_in));
+                    self.limit = Some(Limit { burst, remaining: 0, reset });
+                }
+                self.refuse(environment, &refusal);
+            }
+        }
+    }
+
+    /// Takes a step of the controls, if the request is one that a registered client may have sent.
+    fn control<E: Environment>(
+        &mut self,
+        environment: &E,
+        take: impl FnOnce(&mut Controls) -> Result<controls::Step, Refusal>,
+    ) {
+        let State::Controlling(controls) = &mut self.state else { return };
+        match take(controls) {
+            Ok(controls::Step::Wait) => {}
+            Ok(controls::Step::Pass(guarded)) => {
+                self.guarded = guarded;
+                self.state = State::Passing;
+            }
+            Err(refusal) => self.refuse(environment, &refusal),
         }
     }
 
@@ -220,6 +260,13 @@ impl Exchange {
             && self.is_grpc
         {
             environment.set_response_header(":status", Some(&status.to_string()));
+        }
+        if let Some(guarded) = self.guarded.take()
+            && let Some(refusal) = guarded.replacement(environment)
+        {
+            let reply = refusal.reply(&self.decision_id, &[]);
+            self.answer(environment, &reply);
+            return Flow::Pause;
         }
         Flow::Continue
     }
@@ -240,6 +287,12 @@ impl Exchange {
 
     fn admit<E: Environment>(&mut self, arrival: &Arrival<E>) -> Result<Admission, Refusal> {
         let environment = arrival.environment;
+        for name in controls::OWN_HEADERS {
+            // Most requests have none of them, and a look costs less than a removal.
+            if environment.request_header(name).is_some() {
+                environment.set_request_header(name, None);
+            }
+        }
         let host = arrival.host();
         let server_name = signals::server_name(environment);
         // No tenant has the empty host; whether settings are loaded is asked all the same.
@@ -300,14 +353,19 @@ impl Exchange {
                 if !tenant.tenant.settings.flags.enable_dynamic_client_registration {
                     return Err(Refusal::RegistrationDisabled);
                 }
-                self.check_head(arrival.head())?;
+                registering::check_head(&self.worker.config, arrival.head())?;
                 let sources = self.worker.config.signal_sources;
                 let wanted = sources.union(SignalSet::BUILT_IN).without(Signal::ConnectingAddress.into());
                 let origin = Observed::read(environment, wanted, sources).origin(&host);
-                Ok(Admission::Registration(tenant, Box::new(origin)))
+                let registration = Registration::new(Rc::clone(&self.worker), tenant, origin);
+                Ok(Admission::Registration(Box::new(registration)))
             }
             Endpoint::ServerRegistration => Err(Refusal::ServerRegistration),
-            _ => Ok(Admission::Pass),
+            Endpoint::Userinfo if tenant.tenant.settings.dcr_edge.third_party_oidc_scopes => Ok(Admission::Pass),
+            Endpoint::Authorization | Endpoint::Token | Endpoint::Userinfo | Endpoint::Closed => {
+                Ok(Admission::Client(tenant, endpoint))
+            }
+            Endpoint::Scim | Endpoint::BelowRegistration | Endpoint::Discovery | Endpoint::Other => Ok(Admission::Pass),
         }
     }
 
@@ -452,86 +510,17 @@ impl Exchange {
         if admitted { Ok(()) } else { Err(Refusal::RateLimited { next_token_in, by }) }
     }
 
-    fn check_head(&self, head: &Head) -> Result<(), Refusal> {
-        let most = self.worker.config.max_body_bytes;
-        if head.content_length().is_some_and(|length| usize::try_from(length).map_or(true, |length| length > most)) {
-            Err(Refusal::BodyTooLarge { most })
-        } else if !head.is_identity() {
-            Err(Refusal::ContentEncoding)
-        } else if !head.is_json() {
-            Err(Refusal::ContentType)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// The body is whole: checks it and asks the store to register the client.
-    fn register<E: Environment>(&mut self, environment: &E) {
-        match std::mem::replace(&mut self.state, State::Deciding) {
-            State::Body { tenant, origin, size } => match self.send(environment, &tenant.tenant, *origin, size) {
-                Ok(registering) => self.state = State::Calling(registering),
-                Err(refusal) => self.refuse(environment, &refusal),
-            },
-            other => self.state = other,
-        }
-    }
-
-    fn send<E: Environment>(
-        &self,
-        environment: &E,
-        tenant: &Tenant,
-        origin: Origin,
-        size: usize,
-    ) -> Result<Registering, Refusal> {
-        let body = if size == 0 { Vec::new() } else { environment.request_body(size) };
-        let mode = tenant.settings.dynamic_client_registration_security_mode;
-        let metadata = registration::check(&body, mode, &tenant.settings.dcr_edge).map_err(Refusal::Metadata)?;
-        let mut random = |buffer: &mut [u8]| environment.fill_random(buffer);
-        let client_id = registration::client_id(mode, &mut random).map_err(|_| Refusal::RandomnessUnavailable)?;
-        let secret = metadata.is_confidential().then(|| registration::client_secret(&mut random)).transpose();
-        let secret = secret.map_err(|_| Refusal::RandomnessUnavailable)?;
-        let client_secret_sha256 = secret.as_ref().map(ClientSecret::sha256_hex);
-        let request =
-            RegisterClient { client_secret_sha256, metadata: &metadata, origin, registered_by: RegisteredBy::Edge };
-        let body = serde_json::to_vec(&request).map_err(|_| Refusal::Callout(Failure::StoreError))?;
-        let store = &self.worker.config.store;
-        let headers = [
-            (":method", "PUT"),
-            (":path", &edge_api::client_path(&tenant.name, &client_id)),
-            (":authority", &store.authority),
-            ("authorization", &self.worker.authorization),
-            ("content-type", "application/json"),
-            (REQUEST_ID_HEADER, &self.decision_id),
-        ];
-        match environment.call(&store.cluster, &headers, &body, store.timeout) {
-            Ok(_) => Ok(Registering { burst: tenant.settings.dcr_edge.rate_limit.burst.get(), secret, metadata }),
-            Err(error) => Err(Refusal::Callout(error.into())),
-        }
-    }
-
-    fn registered(&self, registering: &Registering, answer: CallAnswer) -> Result<Reply, Refusal> {
-        let body = match callout::understand(answer, callout::MAX_REGISTRATION_ANSWER).map_err(Refusal::Callout)? {
-            Answer::Success(body) => body,
-            Answer::Refused(refusal) => return Err(Refusal::Store(refusal)),
-            Answer::RateLimited { next_token_in } => {
-                return Err(Refusal::RateLimited { next_token_in, by: Limiter::Fleet });
-            }
-        };
-        let client: RegisteredClient = callout::parse(&body).map_err(Refusal::Callout)?;
-        let body = registration::response(&client, registering.secret.as_ref(), &registering.metadata)
-            .map_err(|_| Refusal::Callout(Failure::StoreError))?;
-        let mut headers = refusal::no_store_headers();
-        headers.push(("pragma", "no-cache".to_owned()));
-        headers.extend(self.shared_headers());
-        Ok(Reply { status: 201, headers, body, reason: Reason::Registered })
-    }
-
     fn refuse<E: Environment>(&mut self, environment: &E, refusal: &Refusal) {
         let id = &self.decision_id;
         match refusal {
             Refusal::Callout(failure) => {
                 let (reason, advice) = (failure.reason().as_str(), failure.advice());
                 environment.log(Level::Warn, &format!("registration {id} failed: {reason}: {advice}"));
+            }
+            Refusal::LookUp(failure) => {
+                let (reason, advice) = (failure.reason().as_str(), failure.advice());
+                let line = format!("request {id}: its client could not be looked up: {reason}: {advice}");
+                environment.log(Level::Warn, &line);
             }
             // The edge had accepted it: the two ends differ in their release or, for a moment, in the settings.
             Refusal::Store(StoreRefusal { error, .. }) => {
@@ -589,10 +578,12 @@ fn random_id<E: Environment>(environment: &E) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge_api;
     use crate::filter::board::{self, Stamp, State};
     use crate::filter::config::Config;
     use crate::filter::environment::{CallResponse, DispatchError};
     use crate::filter::fake::Fake;
+    use crate::registration;
     use crate::tenant::{Domain, SecurityMode};
     use serde_json::{Value, json};
     use std::sync::atomic::Ordering;

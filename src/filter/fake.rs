@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::environment::{CallId, CasMismatch, DispatchError, Environment, Level, NoRandomness, Reply, Shared};
+use super::environment::{CallId, CasMismatch, DispatchError, Environment, Level, Metric, NoRandomness, Reply, Shared};
 use super::reason::Reason;
 
 /// A call that was sent.
@@ -37,6 +37,7 @@ pub struct Fake {
     pub response_body: Mutex<Vec<u8>>,
     pub counted: Mutex<Vec<Reason>>,
     pub lines: Mutex<Vec<String>>,
+    pub measured: Mutex<HashMap<&'static str, i64>>,
 }
 
 /// What another worker does meanwhile.
@@ -168,6 +169,10 @@ impl Environment for Fake {
 
     fn count(&self, reason: Reason, times: u32) {
         self.counted.lock().unwrap().extend((0..times).map(|_| reason));
+    }
+
+    fn measure(&self, metric: Metric, by: i64) {
+        *self.measured.lock().unwrap().entry(metric.name()).or_default() += by;
     }
 
     fn log(&self, _: Level, line: &str) {

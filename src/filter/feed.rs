@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::board::{self, Published, Stamp, State};
 use super::callout::{self, Answer, Failure};
+use super::client_changes;
 use super::environment::{CallAnswer, Environment, Level};
 use super::limiter::Seed;
 use super::reason::Reason;
@@ -202,6 +203,10 @@ impl Feed {
                 return Ok(false);
             }
         }
+        let changes: Vec<_> =
+            page.clients.iter().map(|change| client_changes::hash(change.slot, change.client_id.as_deref())).collect();
+        let is_any = page.full || page.all_clients;
+        client_changes::tell(environment, &self.worker.keys, (!is_any).then_some(&changes));
         cursor.after = page.head;
         if !page.more {
             if cursor.telling {
@@ -209,6 +214,7 @@ impl Feed {
                 cursor.telling = false;
             }
             board::set_loaded(environment, &self.worker.keys);
+            client_changes::set_heard(environment, &self.worker.keys);
         }
         let value = serde_json::to_vec(&cursor).map_err(|_| Failure::StoreError)?;
         if environment.set_shared(&self.cursor_key, &value, cas).is_ok() {

@@ -18,7 +18,8 @@ use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, Metr
 use super::callout;
 use super::config::Config;
 use super::environment::{
-    CallAnswer, CallId, CallResponse, CasMismatch, DispatchError, Environment, Level, NoRandomness, Reply, Shared,
+    CallAnswer, CallId, CallResponse, CasMismatch, DispatchError, Environment, Level, Metric, NoRandomness, Reply,
+    Shared,
 };
 use super::exchange::{Exchange, Flow};
 use super::feed::Feed;
@@ -41,6 +42,8 @@ thread_local! {
     /// The ids of the counters, by number of the reason. The proxy gives a new id at each definition, so they are
     /// defined once for the VM.
     static COUNTERS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    /// Those of the other metrics, by number.
+    static METRICS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// One configured plugin in one VM.
@@ -70,6 +73,13 @@ impl Root {
 }
 
 impl Context for Root {
+    fn on_done(&mut self) -> bool {
+        if let Some(Configured { worker, .. }) = &self.configured {
+            worker.clients.end(&Proxy);
+        }
+        true
+    }
+
     fn on_http_call_response(&mut self, id: u32, num_headers: usize, body_size: usize, _: usize) {
         if let Some(Configured { feed, reporter, .. }) = &self.configured {
             let answer = call_answer(num_headers, body_size, callout::MAX_CHANGES_ANSWER);
@@ -87,6 +97,14 @@ impl RootContext for Root {
                 counters.extend(Reason::ALL.iter().map_while(|reason| {
                     let name = format!("dcr_edge.decisions.reason={}", reason.as_str());
                     hostcalls::define_metric(MetricType::Counter, &name).ok()
+                }));
+            }
+        });
+        METRICS.with_borrow_mut(|metrics| {
+            if metrics.is_empty() {
+                metrics.extend(Metric::ALL.iter().map_while(|metric| {
+                    let kind = if metric.is_gauge() { MetricType::Gauge } else { MetricType::Counter };
+                    hostcalls::define_metric(kind, metric.name()).ok()
                 }));
             }
         });
@@ -111,9 +129,10 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        if let Some(Configured { feed, reporter, .. }) = &self.configured {
+        if let Some(Configured { worker, feed, reporter }) = &self.configured {
             feed.tick(&Proxy);
             reporter.tick(&Proxy);
+            worker.clients.tick(&Proxy, &worker.keys);
         }
     }
 
@@ -299,6 +318,13 @@ impl Environment for Proxy {
         let id = COUNTERS.with_borrow(|counters| counters.get(reason as usize).copied());
         if let Some(id) = id {
             let _ = hostcalls::increment_metric(id, i64::from(times));
+        }
+    }
+
+    fn measure(&self, metric: Metric, by: i64) {
+        let id = METRICS.with_borrow(|metrics| metrics.get(metric as usize).copied());
+        if let Some(id) = id.filter(|_| by != 0) {
+            let _ = hostcalls::increment_metric(id, by);
         }
     }
 

@@ -6,17 +6,23 @@
 //! | `host` | that trait over proxy-wasm, and the entry points; wasm only |
 //! | [`config`] | the plugin's configuration |
 //! | [`exchange`] | the way of one request |
+//! | [`registering`] | what of it belongs to a registration: body, checks, the call to the store, 201 |
 //! | [`request`], [`refusal`], [`reason`] | a request's head; refusals and their answers; words for logs and metrics |
 //! | [`board`], [`feed`] | settings in shared data: looked up and published; how they come from the store |
 //! | [`signals`] | where the signals of access rules come from |
 //! | [`limiter`] | buckets in shared data: the tenant's, and those of sources |
 //! | [`tally`], [`report`] | what access rules did and what was refused: counted; told to the store |
+//! | [`controls`] | the way of a request to the authorization server that a registered client may have sent |
+//! | [`clients`], [`client_changes`] | what a worker knows of clients; which of them changed |
 //! | [`callout`] | what the store's answers mean |
 //! | [`worker`] | what the exchanges of one worker share |
 
 pub mod board;
 pub mod callout;
+pub mod client_changes;
+pub mod clients;
 pub mod config;
+pub mod controls;
 pub mod environment;
 pub mod exchange;
 pub mod feed;
@@ -25,6 +31,7 @@ mod host;
 pub mod limiter;
 pub mod reason;
 pub mod refusal;
+pub mod registering;
 pub mod report;
 pub mod request;
 pub mod signals;

@@ -108,6 +108,26 @@ reasons! {
     Conflict = "store_conflict",
     /// 503: the store could not do it, or answered nonsense.
     StoreError = "store_error",
+    /// 503: too many clients that are not known were looked up.
+    LookUpsLimited = "look_ups_limited",
+    /// 403: the endpoint is closed to third-party clients.
+    ClientAccessDenied = "client_access_denied",
+    /// A client that the tenant does not have, or that did not prove who it is.
+    InvalidClient = "invalid_client",
+    /// A client sent what it may not send, or not in the way that it has to be sent.
+    InvalidRequest = "invalid_request",
+    /// None of the scopes that a client asked for is granted.
+    InvalidScope = "invalid_scope",
+    /// A client named a resource that is none, or that it may not have.
+    InvalidTarget = "invalid_target",
+    /// A client asked for an API or used a grant that it may not have.
+    UnauthorizedClient = "unauthorized_client",
+    /// A client used a grant that nobody knows.
+    UnsupportedGrantType = "unsupported_grant_type",
+    /// A client asked for another response than a code.
+    UnsupportedResponseType = "unsupported_response_type",
+    /// The server sent a user back to the client with an error, and the user got a page instead.
+    ErrorRedirectReplaced = "error_redirect_replaced",
     /// Settings are up to date.
     SettingsPolled = "settings_polled",
 }

@@ -6,6 +6,7 @@ use super::callout::{Failure, StoreRefusal};
 use super::environment::Reply;
 use super::reason::Reason;
 use crate::registration::{ErrorCode, Rejection};
+use crate::third_party::{Denial, OAuthError};
 
 /// Why a request goes no further.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -62,6 +63,41 @@ pub enum Refusal {
     Store(StoreRefusal),
     /// The store could not be asked or did not answer as it should.
     Callout(Failure),
+    /// It could not be asked for the client of a request, or did not answer as it should.
+    LookUp(Failure),
+    /// Too many clients that are not known were looked up.
+    LookUpsLimited,
+    /// A registered client may not do this.
+    Client(Denial, ClientAnswer),
+    /// The server sent the user back to the client with an error of which the client is to learn nothing.
+    ErrorRedirect {
+        /// The server's code.
+        error: String,
+        /// Whether HTML is preferred.
+        is_html: bool,
+    },
+}
+
+/// How a client, or its user, is told what it may not do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ClientAnswer {
+    /// At the authorization endpoint: the user's browser shows it, and the client's callback learns nothing.
+    Page {
+        /// Whether HTML is preferred.
+        is_html: bool,
+    },
+    /// At the authorization endpoint, to the client's callback.
+    Redirect {
+        /// Where to, with the error.
+        location: String,
+    },
+    /// At the token endpoint (RFC 6749 §5.2).
+    Token {
+        /// Whether an `authorization` header came, which is answered with a challenge.
+        is_challenged: bool,
+    },
+    /// At an endpoint that is closed to third-party clients.
+    Closed,
 }
 
 /// What limits registrations.
@@ -115,7 +151,19 @@ impl Refusal {
             },
             Self::RandomnessUnavailable => Reason::RandomnessUnavailable,
             Self::Store(refusal) => refusal.reason,
-            Self::Callout(failure) => failure.reason(),
+            Self::Callout(failure) | Self::LookUp(failure) => failure.reason(),
+            Self::LookUpsLimited => Reason::LookUpsLimited,
+            Self::ErrorRedirect { .. } => Reason::ErrorRedirectReplaced,
+            Self::Client(denial, _) => match denial.error {
+                OAuthError::AccessDenied => Reason::ClientAccessDenied,
+                OAuthError::InvalidClient => Reason::InvalidClient,
+                OAuthError::InvalidRequest => Reason::InvalidRequest,
+                OAuthError::InvalidScope => Reason::InvalidScope,
+                OAuthError::InvalidTarget => Reason::InvalidTarget,
+                OAuthError::UnauthorizedClient => Reason::UnauthorizedClient,
+                OAuthError::UnsupportedGrantType => Reason::UnsupportedGrantType,
+                OAuthError::UnsupportedResponseType => Reason::UnsupportedResponseType,
+            },
         }
     }
 
@@ -164,17 +212,39 @@ impl Refusal {
                 ((413, "invalid_request"), too_large.as_str())
             }
             Self::Metadata(rejection) => ((400, rejection.error.as_str()), rejection.description.as_str()),
+            Self::LookUp(_) | Self::LookUpsLimited => {
+                (UNAVAILABLE, "the client could not be looked up now, try again later")
+            }
+            Self::ErrorRedirect { error, .. } => ((400, error.as_str()), SERVER_REFUSED),
+            Self::Client(denial, answer) => {
+                let status = match (answer, denial.error) {
+                    (ClientAnswer::Redirect { .. }, _) => 302,
+                    (ClientAnswer::Closed, _) => 403,
+                    (ClientAnswer::Token { .. }, OAuthError::InvalidClient) => 401,
+                    (ClientAnswer::Token { .. } | ClientAnswer::Page { .. }, _) => 400,
+                };
+                ((status, denial.error.as_str()), denial.description.as_str())
+            }
             Self::Store(refusal) => ((refusal.status, refusal.error.as_str()), refusal.error_description.as_str()),
         };
         let mut headers = match self {
-            Self::Blocked { html: true } => html_headers(),
-            Self::Redirected { .. } => vec![no_store()],
+            Self::Blocked { html: true }
+            | Self::ErrorRedirect { is_html: true, .. }
+            | Self::Client(_, ClientAnswer::Page { is_html: true }) => html_headers(),
+            Self::Redirected { .. } | Self::Client(_, ClientAnswer::Redirect { .. }) => vec![no_store()],
             _ => no_store_headers(),
         };
         headers.extend_from_slice(shared);
         match self {
-            Self::Blocked { .. } => headers.push(("vary", "accept".to_owned())),
-            Self::Redirected { uri } => headers.push(("location", uri.clone())),
+            Self::Blocked { .. } | Self::ErrorRedirect { .. } | Self::Client(_, ClientAnswer::Page { .. }) => {
+                headers.push(("vary", "accept".to_owned()));
+            }
+            Self::Redirected { uri: location } | Self::Client(_, ClientAnswer::Redirect { location }) => {
+                headers.push(("location", location.clone()));
+            }
+            Self::Client(_, ClientAnswer::Token { is_challenged: true }) if status == 401 => {
+                headers.push(("www-authenticate", "Basic realm=\"token endpoint\"".to_owned()));
+            }
             Self::Method => headers.push(("allow", ALLOW.to_owned())),
             Self::RateLimited { next_token_in, .. } => {
                 headers.push(("retry-after", next_token_in.div_ceil(1_000_000_000).max(1).to_string()));
@@ -183,8 +253,19 @@ impl Refusal {
             _ => {}
         }
         let body = match self {
-            Self::Blocked { html: true } => page(decision_id).into_bytes(),
-            Self::Redirected { .. } => Vec::new(),
+            Self::Blocked { html: true } => {
+                let text = format!("Your request was refused: {BLOCKED}.");
+                page("Access denied", &text, decision_id).into_bytes()
+            }
+            Self::ErrorRedirect { is_html: true, .. } | Self::Client(_, ClientAnswer::Page { is_html: true }) => {
+                let text = format!(
+                    "The application that sent you here cannot log you in. Error <code>{}</code>: {}.",
+                    escaped(error),
+                    escaped(error_description)
+                );
+                page("Login is not possible", &text, decision_id).into_bytes()
+            }
+            Self::Redirected { .. } | Self::Client(_, ClientAnswer::Redirect { .. }) => Vec::new(),
             // Text in, text out: this serialisation has no way to fail; an empty body would still be a refusal.
             _ => serde_json::to_vec(&Body { error, error_description, decision_id }).unwrap_or_default(),
         };
@@ -207,6 +288,9 @@ fn no_store() -> (&'static str, String) {
 /// What somebody reads whom an access rule blocks: not which rule it is.
 const BLOCKED: &str = "access is denied by the access rules of this tenant";
 
+/// What somebody reads instead of going back to the client.
+const SERVER_REFUSED: &str = "the authorization server refused the request";
+
 /// The headers of [`page`], which needs nothing from anywhere.
 fn html_headers() -> Vec<(&'static str, String)> {
     vec![
@@ -217,15 +301,21 @@ fn html_headers() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The answer to a browser that an access rule blocks. A decision's id has no character that means something in HTML.
-fn page(decision_id: &str) -> String {
+/// The answer to a browser: a heading, a sentence in HTML, and the decision's id, which has no character that means
+/// something in HTML.
+fn page(heading: &str, text: &str, decision_id: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>Access denied</title>\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{heading}</title>\n\
          <style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:20vh auto;padding:0 1rem;\
          color:#222;background:#fff}}code{{font-size:.9em}}</style>\n\
-         <h1>Access denied</h1>\n<p>Your request was refused: {BLOCKED}.</p>\n\
+         <h1>{heading}</h1>\n<p>{text}</p>\n\
          <p>If you think that this is a mistake, give this number to whoever runs this site: \
          <code>{decision_id}</code></p>\n</html>\n"
     )
+}
+
+/// A text as it stands in HTML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -15,8 +15,29 @@ impl Head {
         Self { headers }
     }
 
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    /// The values of the header `name`.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.headers.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// Copies of the values of the header `name`.
+    pub fn values(&self, name: &str) -> Vec<Vec<u8>> {
+        self.all(name).map(<[u8]>::to_vec).collect()
+    }
+
+    /// Whether there is a header `name`.
+    pub fn has(&self, name: &str) -> bool {
+        self.all(name).next().is_some()
+    }
+
+    /// Path and query.
+    pub fn path(&self) -> &[u8] {
+        self.all(":path").next().unwrap_or_default()
+    }
+
+    /// The method.
+    pub fn method(&self) -> &[u8] {
+        self.all(":method").next().unwrap_or_default()
     }
 
     /// Whether there is exactly one `content-type` and it is JSON; parameters do not matter.

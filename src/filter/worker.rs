@@ -1,6 +1,7 @@
 //! What all exchanges of one worker share.
 
 use super::board::{Copies, Keys};
+use super::clients::Clients;
 use super::config::Config;
 use super::tally::Refusals;
 use crate::acl::Index;
@@ -21,6 +22,8 @@ pub struct Worker {
     pub routes: Routes,
     /// Its copy of the settings.
     pub copies: Copies,
+    /// What it knows of clients.
+    pub clients: Clients,
     /// What it refused since it reported that last.
     pub refusals: Refusals,
 }
@@ -35,7 +38,8 @@ impl Worker {
         let keys = Keys::new(&config.store.cluster, &config.store.authority);
         let acl = Index::new(&std::mem::take(&mut config.network_acls));
         let authorization = format!("Bearer {token}");
+        let clients = Clients::new(&config.store);
         let (routes, copies, refusals) = (Routes::default(), Copies::default(), Refusals::default());
-        Ok(Self { config, authorization, keys, acl, routes, copies, refusals })
+        Ok(Self { config, authorization, keys, acl, routes, copies, clients, refusals })
     }
 }

@@ -3,12 +3,15 @@
 //! It publishes a discovery document and answers everything else with what it was asked. It authenticates nobody.
 
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Query};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
+
+/// The media type of a form.
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Longest request body that is counted, in bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -56,6 +59,20 @@ async fn echo(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Resp
         .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     let path = uri.path_and_query().map_or_else(|| uri.to_string(), ToString::to_string);
-    let seen = json!({"method": method.as_str(), "path": path, "headers": headers, "body_bytes": body.len()});
+    let is_form = headers.iter().any(|(name, value)| name == "content-type" && value == FORM);
+    let seen = json!({
+        "method": method.as_str(),
+        "path": path,
+        "headers": headers,
+        "query": parameters(uri.query().unwrap_or_default()),
+        "form": is_form.then(|| parameters(&String::from_utf8_lossy(&body))),
+        "body_bytes": body.len()
+    });
     ([("x-stub-authorization-server", "echo")], Json(seen)).into_response()
+}
+
+/// What a server reads in a query or a form.
+fn parameters(encoded: &str) -> Vec<(String, String)> {
+    let uri = Uri::builder().path_and_query(format!("/?{encoded}")).build().unwrap_or_default();
+    Query::try_from_uri(&uri).map(|Query(parameters)| parameters).unwrap_or_default()
 }

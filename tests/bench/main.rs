@@ -7,7 +7,7 @@
 //! | scenario | file |
 //! |---|---|
 //! | `register_durable` | [`register`] |
-//! | `untouched`, `passed`, `acl_deny_10` to `acl_deny_100k`, `limit_deny` | [`requests`] |
+//! | `untouched`, `passed`, `authorize_cached`, `acl_deny_10` to `acl_deny_100k`, `limit_deny` | [`requests`] |
 //! | `tenants_10000` | [`tenants`] |
 //! | `client_pages` | [`client_pages`] |
 //!
@@ -48,10 +48,11 @@ use support::{output_of, root};
 /// Runs a scenario and prints what it measured; gives the rows.
 type Scenario = fn(&Path, Times) -> Vec<Value>;
 
-const SCENARIOS: [(&str, Scenario); 10] = [
+const SCENARIOS: [(&str, Scenario); 11] = [
     ("register_durable", register::run),
     ("untouched", |_, times| requests::untouched(times)),
     ("passed", |_, times| requests::passed(times)),
+    ("authorize_cached", |_, times| requests::authorize_cached(times)),
     ("acl_deny_10", |_, times| requests::acl_deny("acl_deny_10", 10, times)),
     ("acl_deny_1k", |_, times| requests::acl_deny("acl_deny_1k", 1_000, times)),
     ("acl_deny_10k", |_, times| requests::acl_deny("acl_deny_10k", 10_000, times)),

@@ -42,6 +42,25 @@ pub fn passed(times: Times) -> Vec<Value> {
     compare("passed", &gateways, always(get()), Expected::only(200), times)
 }
 
+/// An authorization request of a client that the worker knows: held to it, and written anew.
+pub fn authorize_cached(times: Times) -> Vec<Value> {
+    println!(
+        "\nauthorize_cached: an authorization request of a client that the worker knows, answered by Envoy itself; {times}"
+    );
+    // All connections ask for it at once before anybody knows it.
+    let look_ups = json!({"client_lookups": {"burst": 1_000, "per_second": 1_000}});
+    let store = stand_in::start([stand_in::tenant(look_ups)]);
+    let target = "/authorize?client_id=tpc_0123456789abcdefghijklmnopqrstuv&response_type=code\
+        &redirect_uri=http%3A%2F%2F127.0.0.1%3A49152%2Fcb&scope=read%20write%20offline_access\
+        &state=af0ifjsldkj9zX3kQ&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM\
+        &code_challenge_method=S256&resource=https%3A%2F%2Fapi.example%2F";
+    let gateways = [
+        ("dcr-edge", 1, with_settings(peers::options(store, 1, json!({}), peers::answered_by_envoy))),
+        ("envoy-bare", 1, Gateway::start(peers::options(store, 1, json!({}), peers::bare))),
+    ];
+    compare("authorize_cached", &gateways, always(http1::request("GET", target, &[], b"")), Expected::only(200), times)
+}
+
 /// The client's address is in one of `count` ranges, which stands in their middle: what is looked at one after the other
 /// is found after half of them.
 pub fn acl_deny(scenario: &'static str, count: usize, times: Times) -> Vec<Value> {

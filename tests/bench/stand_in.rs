@@ -54,6 +54,7 @@ fn serve(stream: TcpStream, changes: &[String]) -> std::io::Result<()> {
         let (status, body) = match target.strip_prefix("/edge/v1/changes?after=") {
             Some(rest) => (200, page(changes, rest.split('&').next().unwrap().parse().unwrap())),
             None if !target.starts_with("/edge/") => (403, "{}".to_owned()),
+            None if target.ends_with("/controls") => (200, controls(target.rsplit('/').nth(1).unwrap())),
             None => {
                 let client_id = target.rsplit('/').next();
                 (201, json!({"client_id": client_id, "client_id_issued_at": 1}).to_string())
@@ -79,4 +80,21 @@ fn page(changes: &[String], after: usize) -> String {
     let (full, head, more) = (after == 0, after + page.len(), page.len() < rest.len());
     let tenants = page.join(",");
     format!(r#"{{"instance": "ab", "full": {full}, "head": {head}, "more": {more}, "tenants": [{tenants}]}}"#)
+}
+
+/// A client of any id: public, for one callback and one API.
+fn controls(client_id: &str) -> String {
+    let client = json!({
+        "client_id": client_id,
+        "security_mode": "strict",
+        "self_registered": true,
+        "redirect_uris": ["https://app.example/cb", "http://127.0.0.1/cb"],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "token_endpoint_auth_method": "none",
+        "redirection_policy": "open_redirect_protection",
+    });
+    let grant = json!({
+        "audience": "https://api.example", "scope": ["read", "write"], "subject_type": "user", "allow_offline_access": true
+    });
+    json!({"client": client, "permissions": {"grants": [grant], "connections": ["staff"]}}).to_string()
 }

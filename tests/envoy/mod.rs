@@ -2,6 +2,8 @@
 
 mod access;
 mod configuration;
+mod controls;
+mod differential;
 mod durability;
 mod failures;
 mod limits;
