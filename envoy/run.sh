@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts the store, a stub authorization server and Envoy in the foreground: what `make run` does after building.
+# Starts the store, an authorization server and Envoy in the foreground: what `make run` does after building.
 #
 #   envoy/run.sh           runs until Ctrl-C, SIGTERM or SIGHUP, then stops all it started and exits with 0;
 #                          if something does not start or dies, stops the rest and exits with 1
@@ -94,7 +94,7 @@ mkdir -p "$RUN_DIR"
 exec {lock}>"$RUN_DIR/run.lock"
 if ! flock --nonblock "$lock"; then
     ! process_of "$pid_file" run.sh >/dev/null || fail "another gateway has just been started in RUN_DIR=$run_dir"
-    fail "RUN_DIR=$run_dir is still in use$(left_behind envoy envoy)$(left_behind store dcr-store)$(left_behind authorization-server dcr-store)"
+    fail "RUN_DIR=$run_dir is still in use$(left_behind envoy envoy)$(left_behind store dcr-store)$(left_behind authorization-server '\(dcr-store\|server.mjs\)')"
 fi
 printf '%s\n' "$$" >"$pid_file"
 
@@ -175,15 +175,24 @@ authorization_server_listens() {
     [[ -n $AUTHORIZATION_SERVER_PORT ]]
 }
 
-start authorization-server "$DCR_STORE" stub-authorization-server --listen 127.0.0.1:0
 # Whoever finds both /readyz and Envoy's /ready at 200 may register: Envoy is ready before it has the settings.
 start store "$DCR_STORE" serve --listen "127.0.0.1:$STORE_PORT" --ready-after-edge
-wait_until 'the stub authorization server' authorization_server_listens
 wait_until 'the store' answers_200 "$STORE_PORT" /livez
+notice=$(envoy/prepare.sh --tokens "$RUN_DIR")
+
+if program=$(envoy/authorization-server/install.sh); then
+    server='oidc-provider; any user, password demo'
+    STORE_URL=http://127.0.0.1:$STORE_PORT SERVER_TOKEN=$(cat "$RUN_DIR/server-token") TENANT=$(cat "$RUN_DIR/tenant") \
+        start authorization-server node "$program"
+else
+    server='a stub, which logs nobody in: the lines above say what oidc-provider needs'
+    start authorization-server "$DCR_STORE" stub-authorization-server --listen 127.0.0.1:0
+fi
+wait_until 'the authorization server' authorization_server_listens
 
 export HTTP_PORT HTTPS_PORT ADMIN_PORT STORE_PORT AUTHORIZATION_SERVER_PORT
 export LISTEN_HOST=127.0.0.1 ADMIN_HOST=127.0.0.1 STORE_HOST=127.0.0.1 AUTHORIZATION_SERVER_HOST=127.0.0.1
-notice=$(envoy/prepare.sh "$RUN_DIR")
+envoy/prepare.sh --configuration "$RUN_DIR"
 # Each connection takes a file descriptor, and the usual soft limit is 1024.
 ulimit -S -n "$(ulimit -H -n)" 2>/dev/null || true
 DCR_EDGE_TOKEN=$(cat "$RUN_DIR/edge-token") start envoy \
@@ -211,6 +220,7 @@ dcr-edge is ready; Ctrl-C stops it.
   gateway   http://localhost:$HTTP_PORT and https://localhost:$HTTPS_PORT$authority
   store     http://127.0.0.1:$STORE_PORT, database $(without_password "$DATABASE_URL")
   admin     http://127.0.0.1:$ADMIN_PORT (Envoy)
+  login     authorization server: $server
   logs      $run_dir/*.log
 ${notice:+
 Note: $notice
