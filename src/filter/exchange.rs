@@ -15,6 +15,7 @@ use super::board::{InForce, Lookup};
 use super::callout::StoreRefusal;
 use super::config::UnknownHosts;
 use super::controls::{self, Controls, Guarded};
+use super::cors::{self, Cors};
 use super::environment::{CallAnswer, Environment, Level, Reply};
 use super::limiter::{self, Outcome};
 use super::reason::Reason;
@@ -28,7 +29,7 @@ use crate::edge_api::{CLIENT_ADDRESS_HEADER, REQUEST_ID_HEADER, TENANT_HEADER};
 use crate::media_type;
 use crate::rate_limit::Verdict;
 use crate::request_path::{Disguised, Endpoint};
-use crate::tenant::{self, CorsOrigin, RateLimit, Tenant};
+use crate::tenant::{self, RateLimit, Tenant};
 
 /// What the proxy does with the request next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -326,9 +327,9 @@ impl Exchange {
             self.allow_origin(&tenant.tenant, arrival);
             Refusal::DisguisedPath
         })?;
-        let (mut is_allowed_origin, mut is_preflight) = (false, false);
+        let (mut cors, mut is_preflight) = (None, false);
         if let Endpoint::Registration | Endpoint::BelowRegistration = endpoint {
-            is_allowed_origin = self.allow_origin(&tenant.tenant, arrival);
+            cors = self.allow_origin(&tenant.tenant, arrival);
             let method = arrival.method();
             is_preflight = method == b"OPTIONS";
             if endpoint == Endpoint::BelowRegistration || !(is_preflight || method == b"POST") {
@@ -345,7 +346,7 @@ impl Exchange {
                 Ok(Admission::Pass)
             }
             Endpoint::Registration if is_preflight => {
-                self.allow_preflight(is_allowed_origin);
+                self.shared.extend(cors::preflight_headers(cors.as_ref()));
                 Ok(Admission::Preflight)
             }
             Endpoint::Registration => {
@@ -440,33 +441,13 @@ impl Exchange {
         }
     }
 
-    /// The headers without which a browser shows its page nothing of any answer.
-    fn allow_origin<E: Environment>(&mut self, tenant: &Tenant, arrival: &Arrival<E>) -> bool {
+    /// Adds to every answer what the tenant says of pages of the request's origin, and gives it.
+    fn allow_origin<E: Environment>(&mut self, tenant: &Tenant, arrival: &Arrival<E>) -> Option<Cors> {
         let origins = &tenant.settings.dcr_edge.cors_origins;
-        if origins.is_empty() {
-            return false;
-        }
-        self.shared.push(("vary", "origin".to_owned()));
-        let asked = arrival.head().origin();
-        let allowed = origins.iter().find_map(|allowed| match allowed {
-            CorsOrigin::Any => Some("*"),
-            CorsOrigin::One(origin) => Some(origin.as_str()).filter(|origin| Some(*origin) == asked),
-        });
-        let Some(origin) = allowed else { return false };
-        let exposed = "retry-after, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset";
-        self.shared.push(("access-control-allow-origin", origin.to_owned()));
-        self.shared.push(("access-control-expose-headers", exposed.to_owned()));
-        true
-    }
-
-    fn allow_preflight(&mut self, is_allowed_origin: bool) {
-        self.shared.push(("allow", refusal::ALLOW.to_owned()));
-        if is_allowed_origin {
-            let headers = "content-type, authorization, mcp-protocol-version";
-            self.shared.push(("access-control-allow-methods", "POST".to_owned()));
-            self.shared.push(("access-control-allow-headers", headers.to_owned()));
-            self.shared.push(("access-control-max-age", "600".to_owned()));
-        }
+        // Nobody reads the headers for a tenant without origins.
+        let cors = if origins.is_empty() { None } else { Cors::new(origins, arrival.head().origin()) };
+        self.shared.extend(cors.iter().flat_map(Cors::headers));
+        cors
     }
 
     /// Takes a token of the source, if the tenant limits those, and one of the tenant.

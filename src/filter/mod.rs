@@ -8,6 +8,7 @@
 //! | [`exchange`] | the way of one request |
 //! | [`registering`] | what of it belongs to a registration: body, checks, the call to the store, 201 |
 //! | [`request`], [`refusal`], [`reason`] | a request's head; refusals and their answers; words for logs and metrics |
+//! | [`cors`] | which web pages may read an answer |
 //! | [`board`], [`feed`] | settings in shared data: looked up and published; how they come from the store |
 //! | [`signals`] | where the signals of access rules come from |
 //! | [`limiter`] | buckets in shared data: the tenant's, and those of sources |
@@ -23,6 +24,7 @@ pub mod client_changes;
 pub mod clients;
 pub mod config;
 pub mod controls;
+pub mod cors;
 pub mod environment;
 pub mod exchange;
 pub mod feed;
