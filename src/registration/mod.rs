@@ -27,6 +27,11 @@ pub use response::response;
 /// Longest request body, in bytes, unless the operator configures another: 64 KiB.
 pub const DEFAULT_MAX_BODY_BYTES: usize = 64 * 1024;
 
+/// Whether `text` is a JSON object in which every reader sees the same: no member occurs twice in one object.
+pub fn is_unambiguous_object(text: &[u8]) -> bool {
+    json::members(text).is_ok()
+}
+
 /// Why a registration is refused (RFC 7591 §3.2.2).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rejection {

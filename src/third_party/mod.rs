@@ -11,10 +11,12 @@
 //! | `access` | which API a token may be for, and with which scopes |
 //! | `error_redirect` | the server's own errors on their way to a client |
 //! | `denial` | why a request of a client is refused |
+//! | [`discovery`] | the server's metadata, completed |
 
 mod access;
 mod authorize;
 mod denial;
+pub mod discovery;
 mod error_redirect;
 #[cfg(test)]
 mod fixture;
