@@ -15,11 +15,12 @@ use super::board::{InForce, Lookup};
 use super::callout::StoreRefusal;
 use super::config::UnknownHosts;
 use super::controls::{self, Controls, Guarded};
-use super::cors::{self, Cors};
+use super::cors::{self, Cors, Readable};
+use super::discovery::{Completion, Unusable};
 use super::environment::{CallAnswer, Environment, Level, Reply};
 use super::limiter::{self, Outcome};
 use super::reason::Reason;
-use super::refusal::{self, Limiter, Refusal};
+use super::refusal::{Limiter, Refusal};
 use super::registering::{self, Registration};
 use super::request::{self, Head};
 use super::signals::{self, Observed};
@@ -95,8 +96,10 @@ impl<E: Environment> Arrival<'_, E> {
 enum Admission {
     /// Nothing of ours.
     Pass,
-    /// A CORS preflight of the registration endpoint.
+    /// A CORS preflight.
     Preflight,
+    /// A request for the server's metadata.
+    Discovery(Rc<InForce>),
     /// A registration whose body is worth reading.
     Registration(Box<Registration>),
     /// A request that a registered client may have sent.
@@ -120,6 +123,10 @@ pub struct Exchange {
     registers_at: Option<u32>,
     /// The authorization request of a client with controls, once it went on.
     guarded: Option<Guarded>,
+    /// What the tenant says of the page that sent it, in the place of what the server says.
+    cors: Option<Cors>,
+    /// The server's metadata on their way to the client.
+    completion: Option<Completion>,
 }
 
 impl Exchange {
@@ -134,6 +141,8 @@ impl Exchange {
             is_grpc: false,
             registers_at: None,
             guarded: None,
+            cors: None,
+            completion: None,
         }
     }
 
@@ -142,6 +151,12 @@ impl Exchange {
         let arrival = Arrival { environment, head: OnceCell::new() };
         match self.admit(&arrival) {
             Ok(Admission::Pass) => self.state = State::Passing,
+            Ok(Admission::Discovery(tenant)) => {
+                // Refusals of the server's answer come when the request's head is gone.
+                self.recognise(&arrival);
+                self.completion = Completion::of_request(environment, &tenant.tenant);
+                self.state = State::Passing;
+            }
             Ok(Admission::Preflight) => {
                 let headers = std::mem::take(&mut self.shared);
                 self.answer(environment, &Reply { status: 204, headers, body: Vec::new(), reason: Reason::Preflight });
@@ -256,11 +271,15 @@ impl Exchange {
 
     /// Looks at the head of the response. The proxy writes an answer of ours to a request that says it is gRPC as a 200
     /// with the body in `grpc-message`; whoever watches the status should see a refusal all the same.
-    pub fn on_response_headers<E: Environment>(&mut self, environment: &E, _end_of_stream: bool) -> Flow {
-        if let State::Answered { status } = self.state
-            && self.is_grpc
-        {
-            environment.set_response_header(":status", Some(&status.to_string()));
+    pub fn on_response_headers<E: Environment>(&mut self, environment: &E, end_of_stream: bool) -> Flow {
+        if let State::Answered { status } = self.state {
+            if self.is_grpc {
+                environment.set_response_header(":status", Some(&status.to_string()));
+            }
+            return Flow::Continue;
+        }
+        if let Some(cors) = &self.cors {
+            cors.replace(environment);
         }
         if let Some(guarded) = self.guarded.take()
             && let Some(refusal) = guarded.replacement(environment)
@@ -269,17 +288,32 @@ impl Exchange {
             self.answer(environment, &reply);
             return Flow::Pause;
         }
-        Flow::Continue
+        let flow = self.completion.as_mut().map(|completion| completion.on_headers(environment, end_of_stream));
+        self.response_flow(environment, flow)
     }
 
     /// Looks at the response's body as far as it has come: `total` bytes.
-    pub fn on_response_body<E: Environment>(&mut self, _environment: &E, _total: usize, _end_of_stream: bool) -> Flow {
-        Flow::Continue
+    pub fn on_response_body<E: Environment>(&mut self, environment: &E, total: usize, end_of_stream: bool) -> Flow {
+        let flow = self.completion.as_mut().map(|completion| completion.on_body(environment, total, end_of_stream));
+        self.response_flow(environment, flow)
     }
 
     /// Trailers end the response's body without a last piece that says so.
-    pub fn on_response_trailers<E: Environment>(&mut self, _environment: &E) -> Flow {
-        Flow::Continue
+    pub fn on_response_trailers<E: Environment>(&mut self, environment: &E) -> Flow {
+        let flow = self.completion.as_mut().map(|completion| completion.on_trailers(environment));
+        self.response_flow(environment, flow)
+    }
+
+    /// A response that is nobody's business goes on; one that is not passed on gives way to an answer of ours.
+    fn response_flow<E: Environment>(&mut self, environment: &E, flow: Option<Result<Flow, Unusable>>) -> Flow {
+        match flow {
+            None => Flow::Continue,
+            Some(Ok(flow)) => flow,
+            Some(Err(unusable)) => {
+                self.refuse(environment, &Refusal::ServerMetadata(unusable));
+                Flow::Pause
+            }
+        }
     }
 
     fn flow(&self) -> Flow {
@@ -324,19 +358,29 @@ impl Exchange {
             }
         }
         let endpoint = endpoint.map_err(|Disguised| {
-            self.allow_origin(&tenant.tenant, arrival);
+            self.allow_origin(Readable::Registration, &tenant.tenant, arrival);
             Refusal::DisguisedPath
         })?;
-        let (mut cors, mut is_preflight) = (None, false);
-        if let Endpoint::Registration | Endpoint::BelowRegistration = endpoint {
-            cors = self.allow_origin(&tenant.tenant, arrival);
+        let mut preflight = None;
+        if let Some(readable) = Readable::at(endpoint) {
+            let cors = self.allow_origin(readable, &tenant.tenant, arrival);
             let method = arrival.method();
-            is_preflight = method == b"OPTIONS";
-            if endpoint == Endpoint::BelowRegistration || !(is_preflight || method == b"POST") {
-                return Err(Refusal::Method);
+            let mut is_preflight = method == b"OPTIONS";
+            if readable == Readable::Registration {
+                if endpoint == Endpoint::BelowRegistration || !(is_preflight || method == b"POST") {
+                    return Err(Refusal::Method);
+                }
+            } else {
+                is_preflight = is_preflight && cors.is_some() && cors::is_preflight(arrival.head());
             }
+            preflight = is_preflight.then(|| cors::preflight_headers(readable, cors.as_ref()));
+            self.cors = cors;
         }
         let address = self.check_access(arrival, Some(&tenant), endpoint, &host, server_name.as_deref())?;
+        if let Some(headers) = preflight {
+            self.shared.extend(headers);
+            return Ok(Admission::Preflight);
+        }
         match endpoint {
             Endpoint::Management => {
                 let address = address.or_else(|| signals::client_address(environment));
@@ -344,10 +388,6 @@ impl Exchange {
                 environment.set_request_header(TENANT_HEADER, Some(tenant.tenant.name.as_str()));
                 environment.set_request_header(CLIENT_ADDRESS_HEADER, address.as_deref());
                 Ok(Admission::Pass)
-            }
-            Endpoint::Registration if is_preflight => {
-                self.shared.extend(cors::preflight_headers(cors.as_ref()));
-                Ok(Admission::Preflight)
             }
             Endpoint::Registration => {
                 self.take_tokens(environment, &tenant, address)?;
@@ -366,7 +406,8 @@ impl Exchange {
             Endpoint::Authorization | Endpoint::Token | Endpoint::Userinfo | Endpoint::Closed => {
                 Ok(Admission::Client(tenant, endpoint))
             }
-            Endpoint::Scim | Endpoint::BelowRegistration | Endpoint::Discovery | Endpoint::Other => Ok(Admission::Pass),
+            Endpoint::Discovery => Ok(Admission::Discovery(tenant)),
+            Endpoint::Scim | Endpoint::BelowRegistration | Endpoint::Other => Ok(Admission::Pass),
         }
     }
 
@@ -442,10 +483,15 @@ impl Exchange {
     }
 
     /// Adds to every answer what the tenant says of pages of the request's origin, and gives it.
-    fn allow_origin<E: Environment>(&mut self, tenant: &Tenant, arrival: &Arrival<E>) -> Option<Cors> {
+    fn allow_origin<E: Environment>(
+        &mut self,
+        readable: Readable,
+        tenant: &Tenant,
+        arrival: &Arrival<E>,
+    ) -> Option<Cors> {
         let origins = &tenant.settings.dcr_edge.cors_origins;
         // Nobody reads the headers for a tenant without origins.
-        let cors = if origins.is_empty() { None } else { Cors::new(origins, arrival.head().origin()) };
+        let cors = if origins.is_empty() { None } else { Cors::new(readable, origins, arrival.head().origin()) };
         self.shared.extend(cors.iter().flat_map(Cors::headers));
         cors
     }
@@ -506,6 +552,9 @@ impl Exchange {
             // The edge had accepted it: the two ends differ in their release or, for a moment, in the settings.
             Refusal::Store(StoreRefusal { error, .. }) => {
                 environment.log(Level::Info, &format!("registration {id} was refused by the store: {error}"));
+            }
+            Refusal::ServerMetadata(unusable) => {
+                environment.log(Level::Warn, &format!("request {id}: the server's metadata are withheld: {unusable}"));
             }
             _ => {}
         }

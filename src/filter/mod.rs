@@ -8,7 +8,7 @@
 //! | [`exchange`] | the way of one request |
 //! | [`registering`] | what of it belongs to a registration: body, checks, the call to the store, 201 |
 //! | [`request`], [`refusal`], [`reason`] | a request's head; refusals and their answers; words for logs and metrics |
-//! | [`cors`] | which web pages may read an answer |
+//! | [`cors`], [`discovery`] | which web pages may read an answer; the server's metadata on their way to the client |
 //! | [`board`], [`feed`] | settings in shared data: looked up and published; how they come from the store |
 //! | [`signals`] | where the signals of access rules come from |
 //! | [`limiter`] | buckets in shared data: the tenant's, and those of sources |
@@ -25,6 +25,7 @@ pub mod clients;
 pub mod config;
 pub mod controls;
 pub mod cors;
+pub mod discovery;
 pub mod environment;
 pub mod exchange;
 pub mod feed;

@@ -82,6 +82,8 @@ reasons! {
     RandomnessUnavailable = "randomness_unavailable",
     /// 403: the tenant has as many clients as it may have.
     QuotaUsedUp = "quota_used_up",
+    /// 502: the authorization server's metadata cannot be completed.
+    ServerMetadata = "server_metadata",
     /// The store refused what the edge accepted and did not say why; its answer is passed on.
     StoreRefused = "store_refused",
     /// 503: Envoy has no cluster of the configured name.

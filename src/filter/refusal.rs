@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::callout::{Failure, StoreRefusal};
+use super::discovery::Unusable;
 use super::environment::Reply;
 use super::reason::Reason;
 use crate::registration::{ErrorCode, Rejection};
@@ -61,6 +62,8 @@ pub enum Refusal {
     RandomnessUnavailable,
     /// The store refused what the edge accepted.
     Store(StoreRefusal),
+    /// The server's metadata are none that can be completed.
+    ServerMetadata(Unusable),
     /// The store could not be asked or did not answer as it should.
     Callout(Failure),
     /// It could not be asked for the client of a request, or did not answer as it should.
@@ -164,6 +167,7 @@ impl Refusal {
                 OAuthError::UnsupportedGrantType => Reason::UnsupportedGrantType,
                 OAuthError::UnsupportedResponseType => Reason::UnsupportedResponseType,
             },
+            Self::ServerMetadata(_) => Reason::ServerMetadata,
         }
     }
 
@@ -224,6 +228,9 @@ impl Refusal {
                     (ClientAnswer::Token { .. } | ClientAnswer::Page { .. }, _) => 400,
                 };
                 ((status, denial.error.as_str()), denial.description.as_str())
+            }
+            Self::ServerMetadata(_) => {
+                ((502, "bad_gateway"), "the authorization server's metadata are not what RFC 8414 has them to be")
             }
             Self::Store(refusal) => ((refusal.status, refusal.error.as_str()), refusal.error_description.as_str()),
         };

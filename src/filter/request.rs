@@ -1,9 +1,9 @@
-//! The head of a request, read once.
+//! The head of a request or a response, read once.
 
 use crate::edge_api::is_harmless_id;
 use crate::media_type;
 
-/// The head of a request, read once, in the header callback.
+/// The head of a request or a response, read once, in the header callback.
 #[derive(Clone, Debug)]
 pub struct Head {
     headers: Vec<(String, Vec<u8>)>,
@@ -55,9 +55,11 @@ impl Head {
         std::str::from_utf8(self.all("content-length").next()?).ok()?.parse().ok()
     }
 
-    /// The `origin`, as text.
+    /// The `origin`, as text; none of several.
     pub fn origin(&self) -> Option<&str> {
-        self.all("origin").next().and_then(|value| std::str::from_utf8(value).ok())
+        let mut all = self.all("origin");
+        let (Some(only), None) = (all.next(), all.next()) else { return None };
+        std::str::from_utf8(only).ok()
     }
 }
 
