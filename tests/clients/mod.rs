@@ -1,21 +1,10 @@
 //! Public clients of the product's interfaces, as their users run them.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use crate::envoy::refusals;
-use crate::support::gateway::{Gateway, Options};
+use crate::support::gateway::{Gateway, Options, node_authorization_server, tool};
 use crate::support::{http1, output_of, root};
-
-/// Where the SDK's package is: `$DCR_TEST_AUTH0`, which `make test` sets. `None` where there is no Node.js.
-fn auth0() -> Option<PathBuf> {
-    let home = std::env::var_os("DCR_TEST_AUTH0").filter(|home| !home.is_empty());
-    if home.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: Node.js is missing");
-        eprintln!("skipped: DCR_TEST_AUTH0 is not set");
-    }
-    home.map(PathBuf::from)
-}
 
 /// Runs a script with the SDK against a gateway's HTTPS listener, as its users do.
 fn by_auth0(script: &str) {
@@ -24,7 +13,7 @@ fn by_auth0(script: &str) {
 
 /// The same, after `prepare` has done something with the gateway.
 fn by_auth0_after(script: &str, prepare: impl FnOnce(&mut Gateway)) {
-    let Some(home) = auth0() else { return };
+    let Some(home) = tool("DCR_TEST_AUTH0") else { return };
     let mut gateway = Gateway::start(Options::default());
     prepare(&mut gateway);
     let mut node = Command::new("node");
@@ -60,4 +49,33 @@ fn the_auth0_sdk_reads_of_registrations_and_refusals_in_the_log_unchanged() {
 #[test]
 fn the_auth0_sdk_drives_clients_unchanged() {
     by_auth0("clients.mjs");
+}
+
+/// Lets a real client log a user in at a gateway as `make run` makes it. Without what it needs it does nothing.
+fn logs_in(script: &str, more: &[&std::ffi::OsStr]) {
+    let (Some(server), Some(home)) = (node_authorization_server(), tool("DCR_TEST_LOGIN_CLIENTS")) else { return };
+    let gateway = Gateway::start(Options { authorization_server: Some(server), ..Options::default() });
+    let mut node = Command::new("node");
+    node.arg(home.join(script))
+        .arg(format!("https://localhost:{}", gateway.https_address().port()))
+        .arg(gateway.management_token())
+        .args(more)
+        .env("NODE_EXTRA_CA_CERTS", gateway.ca());
+    output_of(&mut node);
+}
+
+#[test]
+fn openid_client_registers_logs_in_refreshes_and_revokes_and_gets_nothing_else() {
+    logs_in("openid_client.mjs", &[]);
+}
+
+#[test]
+fn the_mcp_sdk_authorizes_itself_at_a_server_that_names_the_gateway_and_registers_anew_when_it_is_gone() {
+    logs_in("mcp.mjs", &[]);
+}
+
+#[test]
+fn a_person_logs_in_and_decides_with_a_browser_and_what_is_forbidden_ends_in_a_page() {
+    let Some(chromium) = tool("DCR_TEST_CHROMIUM") else { return };
+    logs_in("browser.mjs", &[chromium.as_os_str()]);
 }

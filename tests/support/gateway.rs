@@ -30,6 +30,8 @@ pub struct Options {
     pub trusted_hops: u32,
     /// Changes the rendered configuration of Envoy.
     pub edit: Box<dyn Fn(String) -> String>,
+    /// The program of a real authorization server ([`node_authorization_server`]), instead of the stub.
+    pub authorization_server: Option<PathBuf>,
     /// Where the gateway makes its folder, which has the database in it.
     pub parent: PathBuf,
 }
@@ -43,6 +45,7 @@ impl Default for Options {
             filter_configuration: serde_json::json!({"store": {"cluster": "dcr_store", "poll_interval_ms": 20}}),
             geo: false,
             trusted_hops: 0,
+            authorization_server: None,
             edit: Box::new(|configuration| configuration),
             parent: std::env::temp_dir(),
         }
@@ -74,7 +77,16 @@ impl Gateway {
                 (Some(process), address, token)
             }
         };
-        let mut command = folder.command(&["stub-authorization-server", "--listen", "127.0.0.1:0"]);
+        let mut command = match &options.authorization_server {
+            None => folder.command(&["stub-authorization-server", "--listen", "127.0.0.1:0"]),
+            Some(program) => {
+                let token = folder.succeed(&["token", "--kind", "server", "--tenant", "default"]);
+                let mut command = Command::new("node");
+                command.arg(program).env("STORE_URL", format!("http://{store_address}"));
+                command.env("SERVER_TOKEN", token.trim());
+                command
+            }
+        };
         let (authorization_server, authorization_server_address) = folder.start("authorization-server", &mut command);
         write_configuration(&options, folder.path(), store_address, authorization_server_address);
         let mut gateway = Self {
@@ -210,6 +222,24 @@ impl Gateway {
         let Options { envoy, concurrency, .. } = &self.options;
         self.envoy = Some(Envoy::start(envoy, &dir.join(CONFIGURATION), dir, *concurrency, &self.edge_token));
     }
+}
+
+/// The program of the demonstration's authorization server: `$DCR_TEST_AUTHORIZATION_SERVER`, which `make test` sets.
+/// `None` where there is no Node.js.
+#[allow(dead_code)]
+pub fn node_authorization_server() -> Option<PathBuf> {
+    tool("DCR_TEST_AUTHORIZATION_SERVER")
+}
+
+/// The path in an environment variable that `make test` sets; `None` where what it names is missing, save in CI.
+#[allow(dead_code)]
+pub fn tool(variable: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).filter(|path| !path.is_empty());
+    if path.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: {variable} is not set");
+        eprintln!("skipped: {variable} is not set");
+    }
+    path.map(PathBuf::from)
 }
 
 /// What the benchmark asks for and the suite does not.
