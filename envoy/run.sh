@@ -180,10 +180,10 @@ start store "$DCR_STORE" serve --listen "127.0.0.1:$STORE_PORT" --ready-after-ed
 wait_until 'the store' answers_200 "$STORE_PORT" /livez
 notice=$(envoy/prepare.sh --tokens "$RUN_DIR")
 
-if program=$(envoy/authorization-server/install.sh); then
+if oidc_provider=$(envoy/authorization-server/install.sh); then
     server='oidc-provider; any user, password demo'
     STORE_URL=http://127.0.0.1:$STORE_PORT SERVER_TOKEN=$(cat "$RUN_DIR/server-token") TENANT=$(cat "$RUN_DIR/tenant") \
-        start authorization-server node "$program"
+        start authorization-server node "$oidc_provider"
 else
     server='a stub, which logs nobody in: the lines above say what oidc-provider needs'
     start authorization-server "$DCR_STORE" stub-authorization-server --listen 127.0.0.1:0
