@@ -265,7 +265,7 @@ pub struct ClientRecord {
 }
 
 /// What a client may ask for.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq, Serialize, Deserialize)]
 pub struct Permissions {
     /// The APIs that it may have tokens for. There are no others.
     pub grants: Box<[EffectiveGrant]>,
@@ -274,7 +274,7 @@ pub struct Permissions {
 }
 
 /// What a client may ask of an API at this moment.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 pub struct EffectiveGrant {
     /// The identifier of the API.
     pub audience: String,

@@ -106,6 +106,7 @@ impl Feed {
                 let _ = environment.set_shared(key, value, None);
             }
         }
+        client_changes::prepare(environment, &self.worker.keys);
     }
 
     /// Looks whether a look is due, and takes it if nobody else does.
@@ -205,8 +206,12 @@ impl Feed {
         }
         let changes: Vec<_> =
             page.clients.iter().map(|change| client_changes::hash(change.slot, change.client_id.as_deref())).collect();
-        let is_any = page.full || page.all_clients;
-        client_changes::tell(environment, &self.worker.keys, (!is_any).then_some(&changes));
+        // While everything is told, a slot may become another tenant's.
+        let is_any = cursor.telling || page.all_clients;
+        if !client_changes::tell(environment, &self.worker.keys, (!is_any).then_some(&changes)) {
+            self.tell_everything_again(environment, cursor.epoch);
+            return Ok(false);
+        }
         cursor.after = page.head;
         if !page.more {
             if cursor.telling {
@@ -355,12 +360,15 @@ mod tests {
     }
 
     fn page(instance: &str, full: bool, head: u64, more: bool, tenants: Value) -> CallAnswer {
-        let body = json!({"instance": instance, "full": full, "head": head, "more": more, "tenants": tenants});
+        answer(&json!({"instance": instance, "full": full, "head": head, "more": more, "tenants": tenants}))
+    }
+
+    fn answer(page: &Value) -> CallAnswer {
         let headers = vec![
             (":status".to_owned(), b"200".to_vec()),
             (PROTOCOL_HEADER.to_owned(), PROTOCOL_VERSION.as_bytes().to_vec()),
         ];
-        Some(CallResponse { headers, body: serde_json::to_vec(&body).unwrap() })
+        Some(CallResponse { headers, body: serde_json::to_vec(page).unwrap() })
     }
 
     fn asked(fake: &Fake) -> Vec<String> {
@@ -587,6 +595,111 @@ mod tests {
         next_asks_for_everything(&fake, &feed);
         feed.answered(&fake, page("ab", true, 2, false, json!([tenant(1, 2, "b.test")])));
         assert!(finds(&fake, &feed, "b.test") && !finds(&fake, &feed, "a.test"));
+    }
+
+    /// Takes a page without tenants. What is told of clients since the last word; `None` if any may have changed.
+    fn told(fake: &Fake, feed: &Feed, page: Value) -> Option<Vec<client_changes::ChangeHash>> {
+        let keys = &feed.worker.keys;
+        let before = client_changes::last_word(fake, keys);
+        fake.now.fetch_add(1_000_000_000, Ordering::Relaxed);
+        feed.tick(fake);
+        feed.answered(fake, answer(&page));
+        let after = client_changes::last_word(fake, keys);
+        // The last page, and no other, says that there are no other changes.
+        let heard_at = if page["more"] == true { before.heard_at } else { fake.now.load(Ordering::Relaxed) };
+        assert_eq!(after.heard_at, heard_at, "{page}");
+        let changes = client_changes::between(fake, keys, before.number, after.number)?;
+        let mut changes: Vec<_> = changes.into_iter().collect();
+        changes.sort_unstable();
+        Some(changes)
+    }
+
+    #[test]
+    fn clients_that_changed_are_told_to_all_workers() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        let all = json!({"instance": "ab", "full": true, "head": 3, "more": false, "tenants": []});
+        assert_eq!(told(&fake, &feed, all), None);
+        // An older store names none.
+        let nothing = json!({"instance": "ab", "full": false, "head": 3, "more": false, "tenants": []});
+        assert_eq!(told(&fake, &feed, nothing), Some(vec![]));
+        let clients = json!([{"slot": 1, "client_id": "tpc_a"}, {"slot": 2, "client_id": null}]);
+        let some = json!({
+            "instance": "ab", "full": false, "head": 5, "more": false, "tenants": [],
+            "clients": clients, "all_clients": false,
+        });
+        let mut expected = vec![client_changes::hash(1, Some("tpc_a")), client_changes::hash(2, None)];
+        expected.sort_unstable();
+        assert_eq!(told(&fake, &feed, some), Some(expected));
+        let forgotten = json!({
+            "instance": "ab", "full": false, "head": 9, "more": false, "tenants": [],
+            "clients": [], "all_clients": true,
+        });
+        assert_eq!(told(&fake, &feed, forgotten), None);
+        assert!(asked(&fake).last().unwrap().contains("?after=5&"));
+    }
+
+    #[test]
+    fn more_changes_than_workers_can_look_up_are_any_client() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        told(&fake, &feed, json!({"instance": "ab", "full": true, "head": 0, "more": false, "tenants": []}));
+        let clients: Vec<_> = (0..1_025).map(|n| json!({"slot": 1, "client_id": format!("tpc_{n}")})).collect();
+        let page =
+            json!({"instance": "ab", "full": false, "head": 9, "more": false, "tenants": [], "clients": clients});
+        assert_eq!(told(&fake, &feed, page), None);
+    }
+
+    #[test]
+    fn until_everything_is_told_each_page_is_any_client_and_the_store_was_not_heard() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        let page =
+            |full: bool, more: bool| json!({"instance": "ab", "full": full, "head": 1, "more": more, "tenants": []});
+        assert_eq!(told(&fake, &feed, page(true, true)), None);
+        assert_eq!(told(&fake, &feed, page(false, true)), None);
+        assert_eq!(told(&fake, &feed, page(false, false)), None);
+        assert_eq!(told(&fake, &feed, page(false, true)), Some(vec![]));
+        assert_eq!(told(&fake, &feed, page(false, false)), Some(vec![]));
+    }
+
+    #[test]
+    fn a_store_that_fails_was_not_heard() {
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        told(&fake, &feed, json!({"instance": "ab", "full": true, "head": 0, "more": false, "tenants": []}));
+        let before = client_changes::last_word(&fake, &feed.worker.keys);
+        for failure in [None, page("x y", false, 1, false, json!([]))] {
+            fake.now.fetch_add(1_000_000_000, Ordering::Relaxed);
+            feed.tick(&fake);
+            feed.answered(&fake, failure);
+        }
+        assert_eq!(client_changes::last_word(&fake, &feed.worker.keys), before);
+    }
+
+    #[test]
+    fn clients_that_could_not_be_told_are_told_again() {
+        fn overtake(fake: &Fake, keys: board::Keys, times: u32) {
+            fake.before_write(keys.key("clients/ring"), move |fake| {
+                assert!(client_changes::tell(fake, &keys, Some(&[[1; 8]])));
+                if times > 1 {
+                    overtake(fake, keys, times - 1);
+                }
+            });
+        }
+        let fake = Fake::default();
+        let feed = feed(&fake);
+        told(&fake, &feed, json!({"instance": "ab", "full": true, "head": 1, "more": false, "tenants": []}));
+        let before = client_changes::last_word(&fake, &feed.worker.keys).heard_at;
+        fake.now.fetch_add(1_000_000_000, Ordering::Relaxed);
+        feed.tick(&fake);
+        overtake(&fake, feed.worker.keys.clone(), 8);
+        let clients = json!([{"slot": 1, "client_id": "tpc_a"}]);
+        let page =
+            json!({"instance": "ab", "full": false, "head": 2, "more": false, "tenants": [], "clients": clients});
+        feed.answered(&fake, answer(&page));
+        assert_eq!(client_changes::last_word(&fake, &feed.worker.keys).heard_at, before);
+        next_asks_for_everything(&fake, &feed);
     }
 
     #[test]
