@@ -400,7 +400,7 @@ mod tests {
             (&[(3, Some("a"))], ["client", "client", "client"]),
         ] {
             let bench = Bench::new();
-            [(1, "a"), (1, "b"), (2, "a")].map(|(slot, id)| bench.learn(slot, id));
+            [(1, "a"), (1, "b"), (2, "a")].into_iter().for_each(|(slot, id)| bench.learn(slot, id));
             bench.change(change);
             assert_eq!(bench.at(1, "a", 0), "client", "nobody has looked yet");
             bench.tick();

@@ -5,6 +5,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use crate::tenant::SecurityMode;
+use crate::{edge_api, third_party};
 
 /// What the id of a client of the strict mode begins with: a third-party client.
 const ID_PREFIX: &str = "tpc_";
@@ -114,6 +115,12 @@ pub fn client_id_mode(text: &str) -> Option<SecurityMode> {
         None => (SecurityMode::Permissive, text),
     };
     (random.len() == ID_LENGTH && random.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(mode)
+}
+
+/// Whether a text can be the id of a client that an authorization server made, and that was not made by us for a third
+/// party's client ([`crate::tenant::Registrar::Forward`]).
+pub fn is_servers_client_id(text: &str) -> bool {
+    edge_api::is_client_id(text) && !third_party::is_third_party_form(text)
 }
 
 /// Appends `length` characters, each of the alphabet's with the same probability: of every byte count six bits, and

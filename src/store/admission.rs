@@ -5,18 +5,20 @@
 use serde_json::value::RawValue;
 
 use super::client::AppType;
-use crate::edge_api::{DISABLED, Origin, QUOTA_USED_UP};
+use crate::edge_api::{DISABLED, Origin, QUOTA_USED_UP, RegisteredBy};
 use crate::registration::{self, ErrorCode, Rejection, client_id_mode};
-use crate::tenant::{Name, SecurityMode, Settings};
+use crate::tenant::{Name, Registrar, SecurityMode, Settings};
 
 /// A registration as it arrives.
 #[derive(Clone, Debug)]
 pub struct NewClient {
     /// The tenant it is for.
     pub tenant: Name,
-    /// The id that the edge made.
+    /// Its id.
     pub client_id: String,
-    /// SHA-256 of the secret that the edge made.
+    /// Who made the id.
+    pub registered_by: RegisteredBy,
+    /// SHA-256 of its secret.
     pub client_secret_sha256: Option<[u8; 32]>,
     /// The metadata, not checked yet.
     pub metadata: Box<RawValue>,
@@ -39,7 +41,7 @@ pub struct Admitted {
     pub app_type: AppType,
     /// The mode that it was checked under, which it keeps.
     pub security_mode: SecurityMode,
-    /// What equal public clients have in common; absent for a confidential one, which is never folded.
+    /// What equal public clients have in common; absent for a confidential one and for a server's, which are never folded.
     pub fingerprint: Option<[u8; 32]>,
 }
 
@@ -52,6 +54,12 @@ pub enum Refusal {
     /// The tenant's owner did not switch registration on.
     #[error("dynamic client registration is disabled for this tenant")]
     Disabled,
+    /// Somebody else registers the tenant's clients.
+    #[error(
+        "this tenant's registrar is another now; the edge that sent this one has older settings, and hears of newer ones \
+         within seconds"
+    )]
+    OtherRegistrar,
     /// The metadata breaks a rule.
     #[error("{}", .0.description)]
     Invalid(Rejection),
@@ -97,6 +105,7 @@ impl Refusal {
             Self::Disabled => DISABLED,
             Self::Invalid(_) | Self::SecretMismatch => "invalid",
             Self::OtherMode => "other_mode",
+            Self::OtherRegistrar => "other_registrar",
             Self::QuotaUsedUp => QUOTA_USED_UP,
             Self::RateLimited { .. } => "rate_limited",
             Self::Conflict => "conflict",
@@ -122,11 +131,19 @@ pub fn admit(client: &NewClient, settings: &Settings) -> Result<Admitted, Refusa
     if !settings.flags.enable_dynamic_client_registration {
         return Err(Refusal::Disabled);
     }
-    // The id is of the mode in which the edge checked it. The strict one is admitted by either: it allows less.
-    let mode = match (client_id_mode(&client.client_id), settings.dynamic_client_registration_security_mode) {
-        (Some(SecurityMode::Strict), _) => SecurityMode::Strict,
-        (Some(SecurityMode::Permissive), SecurityMode::Permissive) => SecurityMode::Permissive,
-        (Some(SecurityMode::Permissive), SecurityMode::Strict) | (None, _) => return Err(Refusal::OtherMode),
+    match (settings.dcr_edge.registrar, client.registered_by) {
+        (Registrar::Store, RegisteredBy::Edge) | (Registrar::Forward, RegisteredBy::Server) => {}
+        (Registrar::Off, _) => return Err(Refusal::Disabled),
+        (Registrar::Store, RegisteredBy::Server) | (Registrar::Forward, RegisteredBy::Edge) => {
+            return Err(Refusal::OtherRegistrar);
+        }
+    }
+    // The edge's id is of the mode in which it checked the client. The strict one is admitted by either: it allows less.
+    let tenants_mode = settings.dynamic_client_registration_security_mode;
+    let mode = match (client.registered_by, client_id_mode(&client.client_id), tenants_mode) {
+        (RegisteredBy::Server, ..) | (RegisteredBy::Edge, Some(SecurityMode::Strict), _) => SecurityMode::Strict,
+        (_, Some(SecurityMode::Permissive), SecurityMode::Permissive) => SecurityMode::Permissive,
+        (_, Some(SecurityMode::Permissive), SecurityMode::Strict) | (_, None, _) => return Err(Refusal::OtherMode),
     };
     let invalid = |description: &str| {
         let error = ErrorCode::InvalidClientMetadata;
@@ -138,7 +155,9 @@ pub fn admit(client: &NewClient, settings: &Settings) -> Result<Admitted, Refusa
         return Err(Refusal::SecretMismatch);
     }
     let unwritable = |_| invalid("the metadata cannot be written as JSON");
-    let fingerprint = (!metadata.is_confidential()).then(|| metadata.fingerprint()).transpose().map_err(unwritable)?;
+    // A server knows each of its clients by the id that it gave it: none stands for another.
+    let may_be_folded = !metadata.is_confidential() && client.registered_by == RegisteredBy::Edge;
+    let fingerprint = may_be_folded.then(|| metadata.fingerprint()).transpose().map_err(unwritable)?;
     Ok(Admitted {
         app_type: AppType::registered(&metadata),
         client_name: metadata.client_name().map(str::to_owned),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dcr_edge::acl::NetworkAcl;
+use dcr_edge::edge_api::RegisteredBy;
 use dcr_edge::management::Permission;
 use dcr_edge::registration::ErrorCode;
 use dcr_edge::store::admission::{NewClient, Refusal};
@@ -139,6 +140,7 @@ fn name(text: &str) -> Name {
 
 fn new_client(tenant: &str, number: usize, registration: &Value) -> NewClient {
     NewClient {
+        registered_by: RegisteredBy::Edge,
         tenant: name(tenant),
         client_id: client_id(number),
         client_secret_sha256: registration.get("client_secret_sha256").map(|_| [0xab; 32]),

@@ -88,6 +88,7 @@ async fn a_full_queue_refuses_at_once_and_what_was_taken_is_written() {
         let writer = writer.clone();
         tokio::spawn(async move {
             let client = NewClient {
+                registered_by: dcr_edge::edge_api::RegisteredBy::Edge,
                 tenant: "a".parse().unwrap(),
                 client_id: client_id(number),
                 client_secret_sha256: Some([1; 32]),

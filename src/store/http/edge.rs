@@ -19,9 +19,9 @@ use super::App;
 use super::error::{EdgeError, Reason};
 use crate::edge_api::{
     Changes, ClientControls, ClientRecord, Count, EffectiveGrant, MAX_COUNTS, Permissions, REQUEST_ID_HEADER,
-    RegisterClient, RegisteredClient, Report, is_harmless_id, shortened_user_agent,
+    RegisterClient, RegisteredBy, RegisteredClient, Report, is_harmless_id, shortened_user_agent,
 };
-use crate::registration::client_id_mode;
+use crate::registration::{client_id_mode, is_servers_client_id};
 use crate::store::admission::NewClient;
 use crate::store::client::Registered;
 use crate::store::db::{self, ControlledClient, PermittedClient, StoredClient};
@@ -57,16 +57,20 @@ pub async fn register(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<RegisteredClient>), EdgeError> {
     let (tenant, client_id) = named(path)?;
-    if client_id_mode(&client_id).is_none() {
-        return Err(EdgeError::bad_request("the path does not end with a client_id"));
-    }
     let request: RegisterClient<Box<RawValue>> = serde_json::from_slice(&body?)
         .map_err(|error| EdgeError::bad_request(format!("the body is not a registration: {error}")))?;
+    let is_fit = match request.registered_by {
+        RegisteredBy::Edge => client_id_mode(&client_id).is_some(),
+        RegisteredBy::Server => is_servers_client_id(&client_id),
+    };
+    if !is_fit {
+        return Err(EdgeError::bad_request("the path does not end with a client_id"));
+    }
     let client_secret_sha256 = request.client_secret_sha256.as_deref().map(sha256_digest).transpose()?;
-    let RegisterClient { metadata, mut origin, .. } = request;
+    let RegisterClient { metadata, mut origin, registered_by, .. } = request;
     origin.user_agent = origin.user_agent.map(shortened_user_agent);
-    let client =
-        NewClient { tenant, client_id, client_secret_sha256, metadata, origin, request_id: request_id(&headers) };
+    let request_id = request_id(&headers);
+    let client = NewClient { tenant, client_id, registered_by, client_secret_sha256, metadata, origin, request_id };
     let registered = app.writer.register(client).await?;
     let status = if registered.created { StatusCode::CREATED } else { StatusCode::OK };
     let body = RegisteredClient { client_id: registered.client_id, client_id_issued_at: registered.issued_at };

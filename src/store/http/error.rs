@@ -64,7 +64,9 @@ impl From<NotRegistered> for EdgeError {
             Refusal::Invalid(rejection) => (StatusCode::BAD_REQUEST, rejection.error.as_str()),
             Refusal::SecretMismatch => (StatusCode::BAD_REQUEST, "invalid_request"),
             // Nothing is wrong with it, and a moment later the edge checks the same request as the tenant wants it.
-            Refusal::OtherMode => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
+            Refusal::OtherMode | Refusal::OtherRegistrar => {
+                (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable")
+            }
             Refusal::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
             Refusal::Conflict => (StatusCode::CONFLICT, "conflict"),
         };

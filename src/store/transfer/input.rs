@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::line::{ClientLine, Counts, EndLine, FORMAT, HeaderLine, Kind, ObjectLine, Start, TenantLine};
 use crate::acl::{NetworkAcl, Size};
 use crate::management::{ClientGrant, Connection, ResourceServer, Whose, is_system_api};
-use crate::registration::{self, client_id_mode};
+use crate::registration::{self, client_id_mode, is_servers_client_id};
 use crate::store::client::{ClientData, Registered};
 use crate::store::clock::LAST_MILLI;
 use crate::store::db::{DocumentKind, Imported, MOST_GRANTS, MovedClient, NewAcl, StoredClient, is_acl_id};
@@ -319,7 +319,8 @@ impl<R: BufRead> Input<R> {
             ("last_used_at", last_used_at.unwrap_or_default().saturating_mul(1_000)),
             ("answered_at", answered_at.unwrap_or_default().saturating_mul(1_000)),
         ])?;
-        if client_id_mode(&client_id) != Some(security_mode) {
+        let is_servers = security_mode == SecurityMode::Strict && is_dynamic && is_servers_client_id(&client_id);
+        if client_id_mode(&client_id) != Some(security_mode) && !is_servers {
             return Err(format!("client_id: has not the form of one of the mode {}", security_mode.as_str()));
         }
         let data = ClientData::moved(line.metadata, line.app_type, line.owner, is_dynamic, security_mode)?;

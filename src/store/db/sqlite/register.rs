@@ -7,9 +7,11 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::{Arrival, Error, REGISTERED, Registered, RegistrationEvent};
 use super::buckets::Buckets;
+use super::client_changes::Changed;
 use super::clients::{BlockCounts, last_number};
 use super::unused_clients::{self, Places};
 use super::{column, tenant_log, to_json, unreadable};
+use crate::edge_api::RegisteredBy;
 use crate::store::admission::{Admitted, NewClient, Refusal, admit};
 use crate::store::clock::Now;
 use crate::tenant::{Name, Settings};
@@ -181,6 +183,7 @@ pub(super) async fn register(
     give_way(connection, &places).await?;
     answered.write(connection).await?;
     insert(connection, &accepted).await?;
+    tell(connection, &accepted).await?;
     log(connection, &accepted).await?;
     buckets.write(connection).await?;
 
@@ -195,6 +198,15 @@ pub(super) async fn register(
         Outcome::SameAs(index) => answer(index, false),
     });
     Ok(answers.collect())
+}
+
+/// Tells edges of clients whose ids somebody may have asked for before. Nobody can have guessed one of an edge's.
+async fn tell(connection: &mut SqliteConnection, accepted: &[&Checked<'_>]) -> Result<(), Error> {
+    let mut changed = Changed::default();
+    for checked in accepted.iter().filter(|checked| checked.client.registered_by == RegisteredBy::Server) {
+        changed.client(checked.tenant.slot, checked.client.client_id.as_str());
+    }
+    changed.write(connection).await
 }
 
 #[derive(sqlx::FromRow)]
