@@ -217,7 +217,7 @@ pub fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure
 }
 
 /// Envoy's router answers a failed call itself, with a 503 or 504 and a text of its own.
-fn without_marker(response: &CallResponse) -> Failure {
+pub fn without_marker(response: &CallResponse) -> Failure {
     let says = |text: &str| response.body.windows(text.len()).any(|window| window == text.as_bytes());
     match response.status() {
         503 if says("no healthy upstream") => Failure::NoHealthyHost,

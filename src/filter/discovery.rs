@@ -6,7 +6,7 @@ use std::fmt;
 use super::environment::Environment;
 use super::exchange::Flow;
 use super::request::Head;
-use crate::tenant::{Registrar, Tenant};
+use crate::tenant::Tenant;
 use crate::third_party::discovery::{self, Fault, MAX_DOCUMENT};
 
 /// What would let the server answer with less than the whole document. What it knows of changes is not all: the answer
@@ -74,9 +74,7 @@ impl Completion {
         for name in CONDITIONS {
             environment.set_request_header(name, None);
         }
-        let settings = &tenant.settings;
-        let is_open =
-            settings.flags.enable_dynamic_client_registration && settings.dcr_edge.registrar != Registrar::Off;
+        let is_open = tenant.settings.registers_clients();
         let registration_endpoint = is_open.then(|| registration_endpoint(environment)).flatten();
         Some(Self { registration_endpoint, has_body, progress: Progress::Asked })
     }

@@ -142,6 +142,8 @@ pub trait Environment {
         body: &[u8],
         timeout: Duration,
     ) -> Result<CallId, DispatchError>;
+    /// Has the worker's next tick come at once.
+    fn tick_at_once(&self);
     /// The first value of a header of the request at hand. Only until the request goes on.
     fn request_header(&self, name: &str) -> Option<Vec<u8>>;
     /// The headers of the request at hand: names in lower case, pseudo-headers included. Only until it

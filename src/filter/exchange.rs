@@ -229,6 +229,19 @@ impl Exchange {
         }
     }
 
+    /// The number of the ticket of a registration that is under way to the authorization server.
+    pub fn ticket(&self) -> Option<u64> {
+        match &self.state {
+            State::Registering(registration) => registration.ticket(),
+            _ => None,
+        }
+    }
+
+    /// Takes what became of that registration.
+    pub fn on_outcome<E: Environment>(&mut self, environment: &E, outcome: Result<Reply, Refusal>) {
+        self.register(environment, |registration, _| registration.on_outcome(outcome));
+    }
+
     /// Takes a step of the registration, if the request is one.
     fn register<E: Environment>(
         &mut self,
@@ -391,14 +404,14 @@ impl Exchange {
             }
             Endpoint::Registration => {
                 self.take_tokens(environment, &tenant, address)?;
-                if !tenant.tenant.settings.flags.enable_dynamic_client_registration {
+                if !tenant.tenant.settings.registers_clients() {
                     return Err(Refusal::RegistrationDisabled);
                 }
                 registering::check_head(&self.worker.config, arrival.head())?;
                 let sources = self.worker.config.signal_sources;
                 let wanted = sources.union(SignalSet::BUILT_IN).without(Signal::ConnectingAddress.into());
                 let origin = Observed::read(environment, wanted, sources).origin(&host);
-                let registration = Registration::new(Rc::clone(&self.worker), tenant, origin);
+                let registration = Registration::new(environment, Rc::clone(&self.worker), tenant, origin);
                 Ok(Admission::Registration(Box::new(registration)))
             }
             Endpoint::ServerRegistration => Err(Refusal::ServerRegistration),
@@ -541,6 +554,10 @@ impl Exchange {
         let id = &self.decision_id;
         match refusal {
             Refusal::Callout(failure) => {
+                let (reason, advice) = (failure.reason().as_str(), failure.advice());
+                environment.log(Level::Warn, &format!("registration {id} failed: {reason}: {advice}"));
+            }
+            Refusal::Server(failure) => {
                 let (reason, advice) = (failure.reason().as_str(), failure.advice());
                 environment.log(Level::Warn, &format!("registration {id} failed: {reason}: {advice}"));
             }

@@ -33,6 +33,7 @@ pub struct Fake {
     pub refuse_calls: Mutex<Option<DispatchError>>,
     pub replies: Mutex<Vec<Reply>>,
     pub request_resumed: AtomicBool,
+    pub ticks_at_once: AtomicBool,
     pub response_headers: Mutex<Vec<(String, Vec<u8>)>>,
     pub response_body: Mutex<Vec<u8>>,
     pub counted: Mutex<Vec<Reason>>,
@@ -113,6 +114,10 @@ impl Environment for Fake {
         let mut calls = self.calls.lock().unwrap();
         calls.push(Call { headers, body: body.to_vec() });
         Ok(CallId(calls.len() as u32))
+    }
+
+    fn tick_at_once(&self) {
+        self.ticks_at_once.store(true, Ordering::Relaxed);
     }
 
     fn request_headers(&self) -> Vec<(String, Vec<u8>)> {

@@ -8,7 +8,8 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
@@ -23,6 +24,7 @@ use super::environment::{
 };
 use super::exchange::{Exchange, Flow};
 use super::feed::Feed;
+use super::forward::{self, Outcome};
 use super::reason::Reason;
 use super::report::Reporter;
 use super::worker::Worker;
@@ -35,7 +37,9 @@ const REASON_PROPERTY: &str = "dcr_edge.reason";
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| Box::new(Root::default()));
+    proxy_wasm::set_root_context(|context| {
+        Box::new(Root { configured: None, context, waiting: Rc::default() })
+    });
 }}
 
 thread_local! {
@@ -47,16 +51,30 @@ thread_local! {
 }
 
 /// One configured plugin in one VM.
-#[derive(Default)]
 struct Root {
     configured: Option<Configured>,
+    /// The number of its own context.
+    context: u32,
+    waiting: Rc<Waiting>,
 }
+
+/// Requests that wait for what becomes of their registrations, by the tickets' numbers, each with its context.
+type Waiting = RefCell<HashMap<u64, (u32, Weak<RefCell<Exchange>>)>>;
 
 /// What one worker does.
 struct Configured {
     worker: Rc<Worker>,
     feed: Feed,
     reporter: Reporter,
+}
+
+impl Configured {
+    /// The time between two ticks. A tick is a look at some shared keys; it bounds how long Envoy is up without settings,
+    /// and how late a look is.
+    fn tick(&self) -> Duration {
+        let half = self.worker.config.store.poll_interval.checked_div(2).unwrap_or_default();
+        half.clamp(Duration::from_millis(10), Duration::from_millis(50))
+    }
 }
 
 impl Root {
@@ -70,6 +88,23 @@ impl Root {
         let reporter = Reporter::new(Rc::clone(&worker));
         Ok(Configured { worker, feed, reporter })
     }
+
+    /// Tells requests what became of their registrations: each answer is one of the request's context.
+    fn deliver(&self, outcomes: impl IntoIterator<Item = Outcome>) {
+        for (ticket, outcome) in outcomes {
+            let waiting = self.waiting.borrow_mut().remove(&ticket);
+            // Whoever has gone waits no longer.
+            let Some((context, exchange)) = waiting.and_then(|(context, weak)| Some((context, weak.upgrade()?))) else {
+                continue;
+            };
+            if hostcalls::set_effective_context(context).is_ok() {
+                if let Ok(mut exchange) = exchange.try_borrow_mut() {
+                    exchange.on_outcome(&Proxy, outcome);
+                }
+                let _ = hostcalls::set_effective_context(self.context);
+            }
+        }
+    }
 }
 
 impl Context for Root {
@@ -81,9 +116,14 @@ impl Context for Root {
     }
 
     fn on_http_call_response(&mut self, id: u32, num_headers: usize, body_size: usize, _: usize) {
-        if let Some(Configured { feed, reporter, .. }) = &self.configured {
+        if let Some(Configured { worker, feed, reporter }) = &self.configured {
+            let call = CallId(id);
+            if worker.forwards.awaits(call) {
+                let answer = call_answer(num_headers, body_size, forward::MAX_ANSWER);
+                return self.deliver(worker.forwards.answered(&Proxy, worker, call, answer));
+            }
             let answer = call_answer(num_headers, body_size, callout::MAX_CHANGES_ANSWER);
-            if let Some(answer) = reporter.answered(&Proxy, CallId(id), answer) {
+            if let Some(answer) = reporter.answered(&Proxy, call, answer) {
                 feed.answered(&Proxy, answer);
             }
         }
@@ -114,10 +154,7 @@ impl RootContext for Root {
     fn on_configure(&mut self, _: usize) -> bool {
         match self.configure() {
             Ok(configured) => {
-                // A look at one shared key. It bounds how long Envoy is up without settings, and how late a look is.
-                let half = configured.worker.config.store.poll_interval.checked_div(2).unwrap_or_default();
-                let tick = half.clamp(Duration::from_millis(10), Duration::from_millis(50));
-                let _ = hostcalls::set_tick_period(tick);
+                let _ = hostcalls::set_tick_period(configured.tick());
                 self.configured = Some(configured);
                 true
             }
@@ -129,16 +166,22 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        if let Some(Configured { worker, feed, reporter }) = &self.configured {
+        if let Some(configured @ Configured { worker, feed, reporter }) = &self.configured {
             feed.tick(&Proxy);
             reporter.tick(&Proxy);
             worker.clients.tick(&Proxy, &worker.keys);
+            if worker.forwards.is_due() {
+                // It came at once, and the ones after it need not.
+                let _ = hostcalls::set_tick_period(configured.tick());
+                self.deliver(worker.forwards.tick(&Proxy, worker));
+            }
         }
     }
 
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        let exchange = self.configured.as_ref().map(|configured| Exchange::new(Rc::clone(&configured.worker)));
-        Some(Box::new(Stream { exchange }))
+    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
+        let exchange = |configured: &Configured| Rc::new(RefCell::new(Exchange::new(Rc::clone(&configured.worker))));
+        let exchange = self.configured.as_ref().map(exchange);
+        Some(Box::new(Stream { context, exchange, waiting: Rc::clone(&self.waiting) }))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -148,40 +191,63 @@ impl RootContext for Root {
 
 /// One request. Without an exchange, which never happens after a successful configuration, it waits for ever.
 struct Stream {
-    exchange: Option<Exchange>,
+    context: u32,
+    exchange: Option<Rc<RefCell<Exchange>>>,
+    waiting: Rc<Waiting>,
+}
+
+impl Stream {
+    /// Does something with the exchange.
+    fn with<T>(&self, act: impl FnOnce(&mut Exchange) -> T) -> Option<T> {
+        let exchange = self.exchange.as_ref()?;
+        let mut borrowed = exchange.try_borrow_mut().ok()?;
+        let result = act(&mut borrowed);
+        if let Some(ticket) = borrowed.ticket() {
+            self.waiting.borrow_mut().insert(ticket, (self.context, Rc::downgrade(exchange)));
+        }
+        Some(result)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.exchange.as_ref().and_then(|exchange| exchange.try_borrow().ok()?.ticket()) {
+            self.waiting.borrow_mut().remove(&ticket);
+        }
+    }
 }
 
 impl Context for Stream {
     fn on_http_call_response(&mut self, _: u32, num_headers: usize, body_size: usize, _: usize) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.on_answer(&Proxy, call_answer(num_headers, body_size, callout::MAX_REGISTRATION_ANSWER));
-        }
+        self.with(|exchange| {
+            exchange.on_answer(&Proxy, call_answer(num_headers, body_size, callout::MAX_CLIENT_ANSWER))
+        });
     }
 }
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        action(self.exchange.as_mut().map(|exchange| exchange.on_headers(&Proxy, end_of_stream)))
+        action(self.with(|exchange| exchange.on_headers(&Proxy, end_of_stream)))
     }
 
     fn on_http_request_body(&mut self, total: usize, end_of_stream: bool) -> Action {
-        action(self.exchange.as_mut().map(|exchange| exchange.on_body(&Proxy, total, end_of_stream)))
+        action(self.with(|exchange| exchange.on_body(&Proxy, total, end_of_stream)))
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        response_action(self.exchange.as_mut().map(|exchange| exchange.on_response_headers(&Proxy, end_of_stream)))
+        response_action(self.with(|exchange| exchange.on_response_headers(&Proxy, end_of_stream)))
     }
 
     fn on_http_response_body(&mut self, total: usize, end_of_stream: bool) -> Action {
-        response_action(self.exchange.as_mut().map(|exchange| exchange.on_response_body(&Proxy, total, end_of_stream)))
+        response_action(self.with(|exchange| exchange.on_response_body(&Proxy, total, end_of_stream)))
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        response_action(self.exchange.as_mut().map(|exchange| exchange.on_response_trailers(&Proxy)))
+        response_action(self.with(|exchange| exchange.on_response_trailers(&Proxy)))
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        action(self.exchange.as_mut().map(|exchange| exchange.on_trailers(&Proxy)))
+        action(self.with(|exchange| exchange.on_trailers(&Proxy)))
     }
 }
 
@@ -256,6 +322,10 @@ impl Environment for Proxy {
             Err(Status::BadArgument) => Err(DispatchError::NoCluster),
             Err(_) => Err(DispatchError::NoHealthyHost),
         }
+    }
+
+    fn tick_at_once(&self) {
+        let _ = hostcalls::set_tick_period(Duration::from_millis(1));
     }
 
     fn request_headers(&self) -> Vec<(String, Vec<u8>)> {

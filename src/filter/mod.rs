@@ -6,6 +6,7 @@
 //! | `host` | that trait over proxy-wasm, and the entry points; wasm only |
 //! | [`config`] | the plugin's configuration |
 //! | [`exchange`] | the way of one request |
+//! | [`forward`] | registrations at an authorization server's own endpoint |
 //! | [`registering`] | what of it belongs to a registration: body, checks, the call to the store, 201 |
 //! | [`request`], [`refusal`], [`reason`] | a request's head; refusals and their answers; words for logs and metrics |
 //! | [`cors`], [`discovery`] | which web pages may read an answer; the server's metadata on their way to the client |
@@ -29,6 +30,7 @@ pub mod discovery;
 pub mod environment;
 pub mod exchange;
 pub mod feed;
+pub mod forward;
 #[cfg(target_arch = "wasm32")]
 mod host;
 pub mod limiter;

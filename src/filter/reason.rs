@@ -110,6 +110,20 @@ reasons! {
     Conflict = "store_conflict",
     /// 503: the store could not do it, or answered nonsense.
     StoreError = "store_error",
+    /// 503: no connection to the authorization server that registers clients, or its route leads nowhere.
+    ServerUnreachable = "server_unreachable",
+    /// 503: the authorization server that registers clients did not answer in time.
+    ServerTimeout = "server_timeout",
+    /// 503: the authorization server that registers clients answered with an error.
+    ServerError = "server_error",
+    /// 503: the authorization server registered a client, and its answer is of no use.
+    ServerUnusable = "server_unusable",
+    /// 400: the authorization server that registers clients refused one.
+    ServerRefused = "server_refused",
+    /// A client of the authorization server was deleted again, because the store did not record it.
+    ServerClientDeleted = "server_client_deleted",
+    /// The authorization server has a client that the store did not record, and that could not be deleted.
+    ServerClientLeft = "server_client_left",
     /// 503: too many clients that are not known were looked up.
     LookUpsLimited = "look_ups_limited",
     /// 403: the endpoint is closed to third-party clients.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::callout::{Failure, StoreRefusal};
 use super::discovery::Unusable;
 use super::environment::Reply;
+use super::forward::ServerFailure;
 use super::reason::Reason;
 use crate::registration::{ErrorCode, Rejection};
 use crate::third_party::{Denial, OAuthError};
@@ -68,6 +69,15 @@ pub enum Refusal {
     Callout(Failure),
     /// It could not be asked for the client of a request, or did not answer as it should.
     LookUp(Failure),
+    /// The authorization server could not register the client.
+    Server(ServerFailure),
+    /// It refused the client.
+    RefusedByServer {
+        /// Its code, one of RFC 7591 §3.2.2.
+        error: &'static str,
+        /// A sentence.
+        description: String,
+    },
     /// Too many clients that are not known were looked up.
     LookUpsLimited,
     /// A registered client may not do this.
@@ -155,6 +165,8 @@ impl Refusal {
             Self::RandomnessUnavailable => Reason::RandomnessUnavailable,
             Self::Store(refusal) => refusal.reason,
             Self::Callout(failure) | Self::LookUp(failure) => failure.reason(),
+            Self::Server(failure) => failure.reason(),
+            Self::RefusedByServer { .. } => Reason::ServerRefused,
             Self::LookUpsLimited => Reason::LookUpsLimited,
             Self::ErrorRedirect { .. } => Reason::ErrorRedirectReplaced,
             Self::Client(denial, _) => match denial.error {
@@ -182,7 +194,10 @@ impl Refusal {
             Self::SettingsUnreadable | Self::LimiterUnavailable | Self::RandomnessUnavailable => {
                 (UNAVAILABLE, "the gateway cannot decide on this request now, try again later")
             }
-            Self::Callout(_) => (UNAVAILABLE, "the client could not be registered now, try again later"),
+            Self::RefusedByServer { error, description } => ((400, *error), description.as_str()),
+            Self::Callout(_) | Self::Server(_) => {
+                (UNAVAILABLE, "the client could not be registered now, try again later")
+            }
             Self::UnknownHost => ((404, "not_found"), "no tenant answers for this host"),
             Self::DisguisedPath => (
                 (404, "not_found"),

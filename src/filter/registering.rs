@@ -1,17 +1,20 @@
-//! What of a request's way belongs to a registration: body, `registration`, credentials, one call to the store, 201.
+//! What of a request's way belongs to a registration: body, `registration`, credentials, one call to the store, 201. Where
+//! the authorization server registers, what follows the checks is [`super::forward`]'s.
 
 use std::rc::Rc;
 
 use super::board::InForce;
 use super::callout::{self, Answer, Failure};
 use super::config::Config;
-use super::environment::{CallAnswer, Environment, Reply};
+use super::environment::{CallAnswer, CallId, Environment, Reply};
+use super::forward::{Forward, Server, ServerFailure, Ticket};
 use super::reason::Reason;
 use super::refusal::{self, Limiter, Refusal};
 use super::request::Head;
 use super::worker::Worker;
 use crate::edge_api::{self, Origin, REQUEST_ID_HEADER, RegisterClient, RegisteredBy, RegisteredClient};
 use crate::registration::{self, ClientMetadata, ClientSecret};
+use crate::tenant::{Registrar, SecurityMode};
 
 /// What follows from a step of a registration that is not refused.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub enum Step {
 pub struct Registration {
     worker: Rc<Worker>,
     tenant: Rc<InForce>,
+    /// The authorization server, if it registers.
+    server: Option<Server>,
     state: State,
 }
 
@@ -36,6 +41,8 @@ enum State {
     Body { origin: Box<Origin>, size: usize },
     /// The store is asked to register the client.
     Calling { secret: Option<ClientSecret>, metadata: Box<ClientMetadata> },
+    /// It is under way to the authorization server.
+    Forwarded(Ticket),
     /// It came to its end.
     Done,
 }
@@ -55,9 +62,19 @@ pub fn check_head(config: &Config, head: &Head) -> Result<(), Refusal> {
 }
 
 impl Registration {
-    /// A registration with `tenant` whose body is awaited.
-    pub fn new(worker: Rc<Worker>, tenant: Rc<InForce>, origin: Origin) -> Self {
-        Self { worker, tenant, state: State::Body { origin: Box::new(origin), size: 0 } }
+    /// A registration with `tenant` whose body is awaited. In the header callback.
+    pub fn new<E: Environment>(environment: &E, worker: Rc<Worker>, tenant: Rc<InForce>, origin: Origin) -> Self {
+        let is_forwarded = tenant.tenant.settings.dcr_edge.registrar == Registrar::Forward;
+        let server = is_forwarded.then(|| Server::of_request(environment)).flatten();
+        Self { worker, tenant, server, state: State::Body { origin: Box::new(origin), size: 0 } }
+    }
+
+    /// The number of the ticket under which it is under way to the authorization server, if it is.
+    pub fn ticket(&self) -> Option<u64> {
+        match &self.state {
+            State::Forwarded(ticket) => Some(ticket.number()),
+            State::Body { .. } | State::Calling { .. } | State::Done => None,
+        }
     }
 
     /// The burst of the tenant's limit.
@@ -80,11 +97,11 @@ impl Registration {
                 *size = total;
                 if end_of_stream { self.on_end(environment, decision_id) } else { Ok(Step::Wait) }
             }
-            State::Calling { .. } | State::Done => Ok(Step::Wait),
+            State::Calling { .. } | State::Forwarded(_) | State::Done => Ok(Step::Wait),
         }
     }
 
-    /// The body is whole: checks it and asks the store to register the client.
+    /// The body is whole: checks it and asks the store or the server to register the client.
     pub fn on_end<E: Environment>(&mut self, environment: &E, decision_id: &str) -> Result<Step, Refusal> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Body { origin, size } => {
@@ -98,7 +115,20 @@ impl Registration {
     /// Takes the store's answer.
     pub fn on_answer(&mut self, answer: CallAnswer) -> Result<Step, Refusal> {
         match std::mem::replace(&mut self.state, State::Done) {
-            State::Calling { secret, metadata } => registered(secret.as_ref(), &metadata, answer).map(Step::Answer),
+            State::Calling { secret, metadata } => {
+                created(&registered(answer)?, secret.as_ref().map(|secret| (secret, 0)), &metadata).map(Step::Answer)
+            }
+            other => {
+                self.state = other;
+                Ok(Step::Wait)
+            }
+        }
+    }
+
+    /// Takes what became of a registration at the authorization server.
+    pub fn on_outcome(&mut self, outcome: Result<Reply, Refusal>) -> Result<Step, Refusal> {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Forwarded(_) => outcome.map(Step::Answer),
             other => {
                 self.state = other;
                 Ok(Step::Wait)
@@ -115,8 +145,19 @@ impl Registration {
     ) -> Result<State, Refusal> {
         let tenant = &self.tenant.tenant;
         let body = if size == 0 { Vec::new() } else { environment.request_body(size) };
-        let mode = tenant.settings.dynamic_client_registration_security_mode;
+        let forwards = tenant.settings.dcr_edge.registrar == Registrar::Forward;
+        // A server's clients are third parties whatever the tenant's mode says.
+        let mode = match tenant.settings.dynamic_client_registration_security_mode {
+            _ if forwards => SecurityMode::Strict,
+            mode => mode,
+        };
         let metadata = registration::check(&body, mode, &tenant.settings.dcr_edge).map_err(Refusal::Metadata)?;
+        if forwards {
+            let server = self.server.clone().ok_or(Refusal::Server(ServerFailure::NoCluster))?;
+            let (tenant, decision_id) = (Rc::clone(&self.tenant), decision_id.to_owned());
+            let forward = Forward { server, tenant, metadata, origin, decision_id };
+            return Ok(State::Forwarded(self.worker.forwards.begin(environment, forward)));
+        }
         let mut random = |buffer: &mut [u8]| environment.fill_random(buffer);
         let client_id = registration::client_id(mode, &mut random).map_err(|_| Refusal::RandomnessUnavailable)?;
         let secret = metadata.is_confidential().then(|| registration::client_secret(&mut random)).transpose();
@@ -124,25 +165,35 @@ impl Registration {
         let client_secret_sha256 = secret.as_ref().map(ClientSecret::sha256_hex);
         let request =
             RegisterClient { client_secret_sha256, metadata: &metadata, origin, registered_by: RegisteredBy::Edge };
-        let body = serde_json::to_vec(&request).map_err(|_| Refusal::Callout(Failure::StoreError))?;
-        let store = &self.worker.config.store;
-        let headers = [
-            (":method", "PUT"),
-            (":path", &edge_api::client_path(&tenant.name, &client_id)),
-            (":authority", &store.authority),
-            ("authorization", &self.worker.authorization),
-            ("content-type", "application/json"),
-            (REQUEST_ID_HEADER, decision_id),
-        ];
-        match environment.call(&store.cluster, &headers, &body, store.timeout) {
-            Ok(_) => Ok(State::Calling { secret, metadata: Box::new(metadata) }),
-            Err(error) => Err(Refusal::Callout(error.into())),
-        }
+        let path = edge_api::client_path(&tenant.name, &client_id);
+        put(environment, &self.worker, &path, decision_id, &request).map_err(Refusal::Callout)?;
+        Ok(State::Calling { secret, metadata: Box::new(metadata) })
     }
 }
 
-/// The answer to a registration, from that of the store.
-fn registered(secret: Option<&ClientSecret>, metadata: &ClientMetadata, answer: CallAnswer) -> Result<Reply, Refusal> {
+/// Asks the store to record a client at `path`.
+pub fn put<E: Environment>(
+    environment: &E,
+    worker: &Worker,
+    path: &str,
+    decision_id: &str,
+    request: &RegisterClient<&ClientMetadata>,
+) -> Result<CallId, Failure> {
+    let body = serde_json::to_vec(request).map_err(|_| Failure::StoreError)?;
+    let store = &worker.config.store;
+    let headers = [
+        (":method", "PUT"),
+        (":path", path),
+        (":authority", &store.authority),
+        ("authorization", &worker.authorization),
+        ("content-type", "application/json"),
+        (REQUEST_ID_HEADER, decision_id),
+    ];
+    Ok(environment.call(&store.cluster, &headers, &body, store.timeout)?)
+}
+
+/// The client that the store has recorded.
+pub fn registered(answer: CallAnswer) -> Result<RegisteredClient, Refusal> {
     let body = match callout::understand(answer, callout::MAX_REGISTRATION_ANSWER).map_err(Refusal::Callout)? {
         Answer::Success(body) => body,
         Answer::Refused(refusal) => return Err(Refusal::Store(refusal)),
@@ -150,8 +201,16 @@ fn registered(secret: Option<&ClientSecret>, metadata: &ClientMetadata, answer: 
             return Err(Refusal::RateLimited { next_token_in, by: Limiter::Fleet });
         }
     };
-    let client: RegisteredClient = callout::parse(&body).map_err(Refusal::Callout)?;
-    let body = registration::response(&client, secret, metadata).map_err(|_| Refusal::Callout(Failure::StoreError))?;
+    callout::parse(&body).map_err(Refusal::Callout)
+}
+
+/// The answer to a registration: the credentials, of which a secret ends at this UNIX second or, with 0, never.
+pub fn created(
+    client: &RegisteredClient,
+    secret: Option<(&ClientSecret, u64)>,
+    metadata: &ClientMetadata,
+) -> Result<Reply, Refusal> {
+    let body = registration::response(client, secret, metadata).map_err(|_| Refusal::Callout(Failure::StoreError))?;
     let mut headers = refusal::no_store_headers();
     headers.push(("pragma", "no-cache".to_owned()));
     Ok(Reply { status: 201, headers, body, reason: Reason::Registered })

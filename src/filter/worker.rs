@@ -3,6 +3,7 @@
 use super::board::{Copies, Keys};
 use super::clients::Clients;
 use super::config::Config;
+use super::forward::Forwards;
 use super::tally::Refusals;
 use crate::acl::Index;
 use crate::request_path::Routes;
@@ -24,6 +25,8 @@ pub struct Worker {
     pub copies: Copies,
     /// What it knows of clients.
     pub clients: Clients,
+    /// The registrations that are under way to authorization servers.
+    pub forwards: Forwards,
     /// What it refused since it reported that last.
     pub refusals: Refusals,
 }
@@ -40,6 +43,7 @@ impl Worker {
         let authorization = format!("Bearer {token}");
         let clients = Clients::new(&config.store);
         let (routes, copies, refusals) = (Routes::default(), Copies::default(), Refusals::default());
-        Ok(Self { config, authorization, keys, acl, routes, copies, clients, refusals })
+        let forwards = Forwards::default();
+        Ok(Self { config, authorization, keys, acl, routes, copies, clients, forwards, refusals })
     }
 }

@@ -52,6 +52,12 @@ impl ClientSecret {
         &self.0
     }
 
+    /// A secret that an authorization server made: 1 to 1,024 printable ASCII characters (RFC 6749 appendix A.2).
+    pub fn of_server(text: &str) -> Option<Self> {
+        let is_fit = (1..=1_024).contains(&text.len()) && text.bytes().all(|b| (0x20..=0x7e).contains(&b));
+        is_fit.then(|| Self(text.to_owned()))
+    }
+
     /// Lower-case hexadecimal SHA-256, as it travels to the store and is kept there.
     ///
     /// A plain hash is enough: a secret of 384 random bits cannot be guessed from it.

@@ -137,6 +137,15 @@ impl ClientMetadata {
         self.token_endpoint_auth_method != AuthMethod::None
     }
 
+    /// How it authenticates at the token endpoint (RFC 7591 §2).
+    pub fn token_endpoint_auth_method(&self) -> &'static str {
+        match self.token_endpoint_auth_method {
+            AuthMethod::None => "none",
+            AuthMethod::ClientSecretPost => "client_secret_post",
+            AuthMethod::ClientSecretBasic => "client_secret_basic",
+        }
+    }
+
     /// Whether it acts on its own behalf only, so that no user is ever sent to it.
     pub fn is_without_users(&self) -> bool {
         self.grant_types.iter().all(|grant| [CLIENT_CREDENTIALS, REFRESH_TOKEN].contains(grant))

@@ -11,27 +11,27 @@ struct Response<'a> {
     client_id_issued_at: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret: Option<&'a str>,
-    /// 0: never. Sent without a secret too, since clients look for it.
+    /// In UNIX seconds; 0: never. Sent without a secret too, since clients look for it.
     client_secret_expires_at: u64,
     #[serde(flatten)]
     metadata: &'a ClientMetadata,
 }
 
-/// The body of the 201 answer: the credentials, then every member as registered. `secret` is absent for a public
-/// client. It contains the secret, so it must not be logged or cached.
+/// The body of the 201 answer: the credentials, then every member as registered. `secret`, with the UNIX second at which it
+/// ends or 0 for never, is absent for a public client. The body contains it, so it must not be logged or cached.
 ///
 /// # Errors
 /// Serialisation of these types does not fail; the error is `serde_json`'s, passed on so that nothing can panic.
 pub fn response(
     client: &RegisteredClient,
-    secret: Option<&ClientSecret>,
+    secret: Option<(&ClientSecret, u64)>,
     metadata: &ClientMetadata,
 ) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&Response {
         client_id: &client.client_id,
         client_id_issued_at: client.client_id_issued_at,
-        client_secret: secret.map(ClientSecret::expose),
-        client_secret_expires_at: 0,
+        client_secret: secret.map(|(secret, _)| secret.expose()),
+        client_secret_expires_at: secret.map_or(0, |(_, expires_at)| expires_at),
         metadata,
     })
 }
@@ -48,7 +48,7 @@ mod tests {
 
     fn text(secret: Option<&ClientSecret>, body: &str) -> String {
         let metadata = check(body.as_bytes(), SecurityMode::Strict, &DcrEdge::default()).unwrap();
-        String::from_utf8(response(&client(), secret, &metadata).unwrap()).unwrap()
+        String::from_utf8(response(&client(), secret.map(|secret| (secret, 0)), &metadata).unwrap()).unwrap()
     }
 
     #[test]

@@ -28,6 +28,13 @@ pub struct Settings {
     pub dcr_edge: DcrEdge,
 }
 
+impl Settings {
+    /// Whether anyone may register a client.
+    pub fn registers_clients(&self) -> bool {
+        self.flags.enable_dynamic_client_registration && self.dcr_edge.registrar != Registrar::Off
+    }
+}
+
 /// Switches, in the hosted API's words.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]

@@ -1,0 +1,484 @@
+//! Registrations at an authorization server's own endpoint ([`Registrar::Forward`](crate::tenant::Registrar)): the server
+//! registers the client, the store records it, and only then the client has its answer. If the store does not record it,
+//! the server's client is deleted again (RFC 7592 §2.3).
+//!
+//! All calls are the worker's and not the request's: the answer to a request's call is lost when its client is gone, and
+//! then nobody would know which client of the server is to be deleted. A request puts its registration in line and has
+//! the worker's tick come at once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::rc::{Rc, Weak};
+
+use serde_json::{Map, Value};
+
+use super::board::InForce;
+use super::callout::{self, Failure};
+use super::environment::{CallAnswer, CallId, CallResponse, DispatchError, Environment, Level, Reply};
+use super::reason::Reason;
+use super::refusal::Refusal;
+use super::registering;
+use super::worker::Worker;
+use crate::edge_api::{self, Origin, REQUEST_ID_HEADER, RegisterClient, RegisteredBy};
+use crate::registration::{ClientMetadata, ClientSecret, is_servers_client_id};
+
+/// Longest answer of a server that is read, in bytes.
+pub const MAX_ANSWER: usize = 64 * 1024;
+
+/// Longest registration token and longest path of a client's configuration, in bytes.
+const MAX_MANAGEMENT: usize = 8 * 1024;
+
+/// Longest description of a server that is passed on, in bytes.
+const MAX_DESCRIPTION: usize = 200;
+
+/// The codes of RFC 7591 §3.2.2.
+const CODES: [&str; 4] =
+    ["invalid_redirect_uri", "invalid_client_metadata", "invalid_software_statement", "unapproved_software_statement"];
+
+/// Why the authorization server registered no client. Outside, all of them are the same 503.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ServerFailure {
+    /// The route of the request leads to no cluster.
+    NoCluster,
+    /// No connection, or it broke.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// It answered with this status.
+    Status(u16),
+    /// It says that it registered a client, and this is wrong with its answer.
+    Unusable(&'static str),
+}
+
+impl ServerFailure {
+    /// Why, in one word.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NoCluster | Self::Unreachable => Reason::ServerUnreachable,
+            Self::Timeout => Reason::ServerTimeout,
+            Self::Status(_) => Reason::ServerError,
+            Self::Unusable(_) => Reason::ServerUnusable,
+        }
+    }
+
+    /// What the operator can do about it.
+    pub fn advice(&self) -> String {
+        match self {
+            Self::NoCluster => {
+                "the route of the registration endpoint must lead to the authorization server".to_owned()
+            }
+            Self::Unreachable => "no connection to the authorization server: is it running?".to_owned(),
+            Self::Timeout => "the authorization server did not answer within store.timeout_ms; if it registered a \
+                              client, that has been told to nobody"
+                .to_owned(),
+            Self::Status(status) => format!(
+                "the authorization server answered with {status}: is dcr_edge.paths.forward_registration its \
+                 registration endpoint, and does it register clients without a token?"
+            ),
+            Self::Unusable(what) => format!("the authorization server's answer is of no use: {what}"),
+        }
+    }
+}
+
+impl From<DispatchError> for ServerFailure {
+    fn from(error: DispatchError) -> Self {
+        match error {
+            DispatchError::NoCluster => Self::NoCluster,
+            DispatchError::NoHealthyHost => Self::Unreachable,
+        }
+    }
+}
+
+/// The authorization server, as the request at hand would reach it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Server {
+    cluster: String,
+    /// The headers from which a server knows what it is called outside, and who asks.
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Server {
+    /// The one that the request's route leads to. In the header callback.
+    pub fn of_request<E: Environment>(environment: &E) -> Option<Self> {
+        let cluster = environment.property(&["xds", "cluster_name"]).and_then(|name| String::from_utf8(name).ok())?;
+        let headers = [":authority", "x-forwarded-proto", "x-forwarded-for"].into_iter().filter_map(|name| {
+            let value = environment.request_header(name).and_then(|value| String::from_utf8(value).ok())?;
+            Some((name, value))
+        });
+        Some(Self { cluster, headers: headers.collect() }).filter(|server| !server.cluster.is_empty())
+    }
+
+    fn call<E: Environment>(
+        &self,
+        environment: &E,
+        worker: &Worker,
+        own: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<CallId, DispatchError> {
+        let mut headers = own.to_vec();
+        headers.extend(self.headers.iter().map(|(name, value)| (*name, value.as_str())));
+        environment.call(&self.cluster, &headers, body, worker.config.store.timeout)
+    }
+}
+
+/// A registration for the authorization server.
+#[derive(Debug)]
+pub struct Forward {
+    /// Where it goes.
+    pub server: Server,
+    /// With which tenant.
+    pub tenant: Rc<InForce>,
+    /// What is registered.
+    pub metadata: ClientMetadata,
+    /// Where the request came from.
+    pub origin: Origin,
+    /// The request's id.
+    pub decision_id: String,
+}
+
+/// Names a registration to whoever waits for what becomes of it. Once it is dropped, nobody waits any longer.
+#[derive(Debug)]
+pub struct Ticket {
+    number: u64,
+    _awaits: Rc<()>,
+}
+
+impl Ticket {
+    /// Its number among those of the worker.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// What became of a registration: the number of its ticket, and its answer.
+pub type Outcome = (u64, Result<Reply, Refusal>);
+
+/// The registrations of one worker that are under way.
+#[derive(Debug, Default)]
+pub struct Forwards {
+    last: Cell<u64>,
+    in_line: RefCell<Vec<Numbered>>,
+    calls: RefCell<HashMap<u32, Call>>,
+}
+
+#[derive(Debug)]
+struct Numbered {
+    number: u64,
+    awaited: Weak<()>,
+    forward: Forward,
+}
+
+/// A call whose answer is awaited.
+#[derive(Debug)]
+enum Call {
+    /// The server is asked to register the client.
+    Registration(Numbered),
+    /// The store is asked to record it.
+    Record(Numbered, ServersClient),
+    /// The server is asked to delete it.
+    Deletion { decision_id: String },
+}
+
+/// A client that the server registered.
+#[derive(Debug)]
+struct ServersClient {
+    client_id: String,
+    secret: Option<ClientSecret>,
+    secret_expires_at: u64,
+    configuration: Option<Configuration>,
+}
+
+/// Where the server's client is configured (RFC 7592 §3). It never leaves the edge, but to the server.
+#[derive(Eq, PartialEq)]
+struct Configuration {
+    token: String,
+    path: String,
+}
+
+impl fmt::Debug for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Configuration(…)")
+    }
+}
+
+impl Forwards {
+    /// Puts a registration in line, and has the worker's tick come at once.
+    pub fn begin<E: Environment>(&self, environment: &E, forward: Forward) -> Ticket {
+        let number = self.last.get().wrapping_add(1);
+        self.last.set(number);
+        let awaits = Rc::new(());
+        self.in_line.borrow_mut().push(Numbered { number, awaited: Rc::downgrade(&awaits), forward });
+        environment.tick_at_once();
+        Ticket { number, _awaits: awaits }
+    }
+
+    /// Whether some are in line.
+    pub fn is_due(&self) -> bool {
+        !self.in_line.borrow().is_empty()
+    }
+
+    /// Whether a call is one of these.
+    pub fn awaits(&self, call: CallId) -> bool {
+        self.calls.borrow().contains_key(&call.0)
+    }
+
+    /// Sends those in line to their servers; gives what became of those that could not be sent.
+    pub fn tick<E: Environment>(&self, environment: &E, worker: &Worker) -> Vec<Outcome> {
+        let in_line = std::mem::take(&mut *self.in_line.borrow_mut());
+        // Of one whose client is gone already nothing has happened yet.
+        let awaited = in_line.into_iter().filter(Numbered::is_awaited);
+        awaited.filter_map(|registration| self.register(environment, worker, registration)).collect()
+    }
+
+    fn register<E: Environment>(&self, environment: &E, worker: &Worker, asked: Numbered) -> Option<Outcome> {
+        let Forward { server, tenant, metadata, decision_id, .. } = &asked.forward;
+        let Ok(body) = serde_json::to_vec(metadata) else {
+            return Some((asked.number, Err(Refusal::Callout(Failure::StoreError))));
+        };
+        let headers = [
+            (":method", "POST"),
+            (":path", tenant.tenant.settings.dcr_edge.paths.forward_registration.as_str()),
+            ("content-type", "application/json"),
+            ("accept", "application/json"),
+            (REQUEST_ID_HEADER, decision_id),
+        ];
+        match server.call(environment, worker, &headers, &body) {
+            Ok(call) => {
+                self.calls.borrow_mut().insert(call.0, Call::Registration(asked));
+                None
+            }
+            Err(error) => Some((asked.number, Err(Refusal::Server(error.into())))),
+        }
+    }
+
+    /// Takes the answer to a call; gives what became of its registration, if that is known now.
+    pub fn answered<E: Environment>(
+        &self,
+        environment: &E,
+        worker: &Worker,
+        call: CallId,
+        answer: CallAnswer,
+    ) -> Option<Outcome> {
+        let call = self.calls.borrow_mut().remove(&call.0)?;
+        match call {
+            Call::Registration(asked) => self.registered(environment, worker, asked, answer),
+            Call::Record(asked, client) => {
+                let recorded = recorded(&asked.forward, &client, answer);
+                if recorded.is_err() {
+                    self.delete(environment, worker, &asked.forward, client.configuration);
+                }
+                Some((asked.number, recorded))
+            }
+            Call::Deletion { decision_id } => {
+                let status = answer.map_or(0, |response| response.status());
+                if matches!(status, 200 | 204) {
+                    environment.count(Reason::ServerClientDeleted, 1);
+                    let line = format!("registration {decision_id}: the authorization server deleted its client again");
+                    environment.log(Level::Info, &line);
+                } else {
+                    left_behind(environment, &decision_id, &format!("it answered with {status}"));
+                }
+                None
+            }
+        }
+    }
+
+    fn registered<E: Environment>(
+        &self,
+        environment: &E,
+        worker: &Worker,
+        asked: Numbered,
+        answer: CallAnswer,
+    ) -> Option<Outcome> {
+        let client = match understand(answer, &asked.forward.metadata) {
+            Ok(client) => client,
+            Err((refusal, configuration)) => {
+                if let Some(configuration) = configuration {
+                    self.delete(environment, worker, &asked.forward, Some(configuration));
+                }
+                return Some((asked.number, Err(refusal)));
+            }
+        };
+        if !asked.is_awaited() {
+            // Nobody would ever know its credentials.
+            self.delete(environment, worker, &asked.forward, client.configuration);
+            return None;
+        }
+        match record(environment, worker, &asked.forward, &client) {
+            Ok(call) => {
+                self.calls.borrow_mut().insert(call.0, Call::Record(asked, client));
+                None
+            }
+            Err(failure) => {
+                self.delete(environment, worker, &asked.forward, client.configuration);
+                Some((asked.number, Err(Refusal::Callout(failure))))
+            }
+        }
+    }
+
+    fn delete<E: Environment>(
+        &self,
+        environment: &E,
+        worker: &Worker,
+        forward: &Forward,
+        configuration: Option<Configuration>,
+    ) {
+        let id = &forward.decision_id;
+        let Some(Configuration { token, path }) = configuration else {
+            return left_behind(environment, id, "it gave no registration_access_token and registration_client_uri");
+        };
+        let authorization = format!("Bearer {token}");
+        let headers = [
+            (":method", "DELETE"),
+            (":path", &path),
+            ("authorization", &authorization),
+            ("accept", "application/json"),
+            (REQUEST_ID_HEADER, id),
+        ];
+        match forward.server.call(environment, worker, &headers, b"") {
+            Ok(call) => {
+                self.calls.borrow_mut().insert(call.0, Call::Deletion { decision_id: id.clone() });
+            }
+            Err(_) => left_behind(environment, id, "it cannot be reached"),
+        }
+    }
+}
+
+impl Numbered {
+    fn is_awaited(&self) -> bool {
+        self.awaited.strong_count() > 0
+    }
+}
+
+/// Says that the server has a client that nobody knows. The id is not said: whoever read it could use the client.
+fn left_behind<E: Environment>(environment: &E, decision_id: &str, why: &str) {
+    environment.count(Reason::ServerClientLeft, 1);
+    let line = format!(
+        "registration {decision_id}: the authorization server still has a client of which nobody was told: {why}"
+    );
+    environment.log(Level::Warn, &line);
+}
+
+/// Asks the store to record a client of the server.
+fn record<E: Environment>(
+    environment: &E,
+    worker: &Worker,
+    forward: &Forward,
+    client: &ServersClient,
+) -> Result<CallId, Failure> {
+    let request = RegisterClient {
+        client_secret_sha256: client.secret.as_ref().map(ClientSecret::sha256_hex),
+        metadata: &forward.metadata,
+        origin: forward.origin.clone(),
+        registered_by: RegisteredBy::Server,
+    };
+    let path = edge_api::client_path(&forward.tenant.tenant.name, &client.client_id);
+    registering::put(environment, worker, &path, &forward.decision_id, &request)
+}
+
+/// The answer to a registration, from the store's.
+fn recorded(forward: &Forward, client: &ServersClient, answer: CallAnswer) -> Result<Reply, Refusal> {
+    let secret = client.secret.as_ref().map(|secret| (secret, client.secret_expires_at));
+    let registered = registering::registered(answer)?;
+    // The server knows no other id.
+    if registered.client_id != client.client_id {
+        return Err(Refusal::Callout(Failure::StoreError));
+    }
+    registering::created(&registered, secret, &forward.metadata)
+}
+
+/// What a server's answer means. A refusal may come with where to delete what the server registered all the same.
+fn understand(
+    answer: CallAnswer,
+    metadata: &ClientMetadata,
+) -> Result<ServersClient, (Refusal, Option<Configuration>)> {
+    let failed = |failure| (Refusal::Server(failure), None);
+    let response = answer.ok_or_else(|| failed(ServerFailure::Unreachable))?;
+    match response.status() {
+        200 | 201 => {}
+        400 => return Err((refused(&response), None)),
+        status => {
+            return Err(failed(match callout::without_marker(&response) {
+                Failure::NotOurs => ServerFailure::Status(status),
+                Failure::Timeout => ServerFailure::Timeout,
+                _ => ServerFailure::Unreachable,
+            }));
+        }
+    }
+    if response.body.len() > MAX_ANSWER {
+        return Err(failed(ServerFailure::Unusable("it is too long")));
+    }
+    let Ok(members) = serde_json::from_slice::<Map<String, Value>>(&response.body) else {
+        return Err(failed(ServerFailure::Unusable("it is no JSON object")));
+    };
+    let configuration = configuration(&members);
+    match client(&members, metadata) {
+        Ok((client_id, secret, secret_expires_at)) => {
+            Ok(ServersClient { client_id, secret, secret_expires_at, configuration })
+        }
+        Err(what) => Err((Refusal::Server(ServerFailure::Unusable(what)), configuration)),
+    }
+}
+
+/// The client's id, its secret, and when that expires.
+fn client(
+    members: &Map<String, Value>,
+    metadata: &ClientMetadata,
+) -> Result<(String, Option<ClientSecret>, u64), &'static str> {
+    let client_id = text(members, "client_id").ok_or("client_id is missing")?;
+    // Ids of the store's own form are the store's.
+    if !is_servers_client_id(client_id) {
+        return Err("client_id is not of 1 to 128 unreserved characters, or begins with tpc_");
+    }
+    let method = members.get("token_endpoint_auth_method");
+    if method.is_some_and(|method| method.as_str() != Some(metadata.token_endpoint_auth_method())) {
+        return Err("token_endpoint_auth_method is another than was asked for");
+    }
+    let expires_at = match members.get("client_secret_expires_at") {
+        None => 0,
+        Some(at) => at.as_u64().ok_or("client_secret_expires_at is no whole number")?,
+    };
+    let secret = match (members.get("client_secret"), metadata.is_confidential()) {
+        (None, false) => None,
+        (None, true) => return Err("client_secret is missing"),
+        (Some(_), false) => return Err("there is a client_secret, of a public client"),
+        (Some(secret), true) => {
+            let secret = secret.as_str().and_then(ClientSecret::of_server);
+            Some(secret.ok_or("client_secret is no text of 1 to 1,024 printable ASCII characters")?)
+        }
+    };
+    Ok((client_id.to_owned(), secret, expires_at))
+}
+
+fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    members.get(name).and_then(Value::as_str)
+}
+
+/// Where the server's client is deleted. Of its address only path and query count: the edge knows its server itself.
+fn configuration(members: &Map<String, Value>) -> Option<Configuration> {
+    let is_fit = |text: &&str| text.len() <= MAX_MANAGEMENT && text.bytes().all(|b| b.is_ascii_graphic());
+    let token = text(members, "registration_access_token").filter(|token| !token.is_empty()).filter(is_fit)?;
+    let uri = text(members, "registration_client_uri").filter(is_fit)?;
+    let (_, rest) = uri.split_once("://")?;
+    let path = rest.find('/').and_then(|start| rest.get(start..))?;
+    let path = path.split('#').next()?;
+    Some(Configuration { token: token.to_owned(), path: path.to_owned() })
+}
+
+/// The refusal that a server's 400 is.
+fn refused(response: &CallResponse) -> Refusal {
+    let members = serde_json::from_slice::<Map<String, Value>>(&response.body).unwrap_or_default();
+    let code = text(&members, "error").and_then(|error| CODES.into_iter().find(|code| *code == error));
+    let Some(error) = code else { return Refusal::Server(ServerFailure::Status(400)) };
+    // RFC 6749 §5.2.
+    let is_fit = |b: u8| matches!(b, 0x20..=0x7e) && !matches!(b, b'"' | b'\\');
+    let theirs = text(&members, "error_description")
+        .filter(|text| (1..=MAX_DESCRIPTION).contains(&text.len()) && text.bytes().all(is_fit));
+    let mut description = "the authorization server refused the client".to_owned();
+    if let Some(theirs) = theirs {
+        description.push_str(": ");
+        description.push_str(theirs);
+    }
+    Refusal::RefusedByServer { error, description }
+}
