@@ -294,8 +294,9 @@ impl Forwards {
         let client = match understand(answer, &asked.forward.metadata) {
             Ok(client) => client,
             Err((refusal, configuration)) => {
-                if let Some(configuration) = configuration {
-                    self.delete(environment, worker, &asked.forward, Some(configuration));
+                // Whoever says that it registered a client has one.
+                if let Refusal::Server(ServerFailure::Unusable(_)) = refusal {
+                    self.delete(environment, worker, &asked.forward, configuration);
                 }
                 return Some((asked.number, Err(refusal)));
             }

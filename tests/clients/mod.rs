@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::envoy::refusals;
-use crate::support::gateway::{Gateway, Options, node_authorization_server, tool};
+use crate::support::gateway::{AuthorizationServer, Gateway, Options, node_authorization_server, tool};
 use crate::support::{http1, output_of, root};
 
 /// Runs a script with the SDK against a gateway's HTTPS listener, as its users do.
@@ -54,7 +54,8 @@ fn the_auth0_sdk_drives_clients_unchanged() {
 /// Lets a real client log a user in at a gateway as `make run` makes it. Without what it needs it does nothing.
 fn logs_in(script: &str, more: &[&std::ffi::OsStr]) {
     let (Some(server), Some(home)) = (node_authorization_server(), tool("DCR_TEST_LOGIN_CLIENTS")) else { return };
-    let gateway = Gateway::start(Options { authorization_server: Some(server), ..Options::default() });
+    let gateway =
+        Gateway::start(Options { authorization_server: AuthorizationServer::Program(server), ..Options::default() });
     let mut node = Command::new("node");
     node.arg(home.join(script))
         .arg(format!("https://localhost:{}", gateway.https_address().port()))

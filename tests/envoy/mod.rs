@@ -6,6 +6,7 @@ mod controls;
 mod differential;
 mod durability;
 mod failures;
+mod forward;
 mod limits;
 mod paths;
 pub mod refusals;

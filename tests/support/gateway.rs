@@ -30,10 +30,22 @@ pub struct Options {
     pub trusted_hops: u32,
     /// Changes the rendered configuration of Envoy.
     pub edit: Box<dyn Fn(String) -> String>,
-    /// The program of a real authorization server ([`node_authorization_server`]), instead of the stub.
-    pub authorization_server: Option<PathBuf>,
+    /// What is behind it.
+    pub authorization_server: AuthorizationServer,
     /// Where the gateway makes its folder, which has the database in it.
     pub parent: PathBuf,
+}
+
+/// What is behind a gateway.
+#[derive(Clone, Debug)]
+#[allow(dead_code)]
+pub enum AuthorizationServer {
+    /// The stub.
+    Stub,
+    /// The program of a real one ([`node_authorization_server`]).
+    Program(PathBuf),
+    /// Something at this address.
+    At(SocketAddr),
 }
 
 impl Default for Options {
@@ -45,7 +57,7 @@ impl Default for Options {
             filter_configuration: serde_json::json!({"store": {"cluster": "dcr_store", "poll_interval_ms": 20}}),
             geo: false,
             trusted_hops: 0,
-            authorization_server: None,
+            authorization_server: AuthorizationServer::Stub,
             edit: Box::new(|configuration| configuration),
             parent: std::env::temp_dir(),
         }
@@ -56,7 +68,7 @@ impl Default for Options {
 pub struct Gateway {
     // Fields are dropped in this order: first Envoy, last the folder.
     envoy: Option<Envoy>,
-    _authorization_server: Process,
+    _authorization_server: Option<Process>,
     store: Option<Process>,
     store_address: SocketAddr,
     edge_token: String,
@@ -77,17 +89,23 @@ impl Gateway {
                 (Some(process), address, token)
             }
         };
-        let mut command = match &options.authorization_server {
-            None => folder.command(&["stub-authorization-server", "--listen", "127.0.0.1:0"]),
-            Some(program) => {
+        let start = |mut command| folder.start("authorization-server", &mut command);
+        let (authorization_server, authorization_server_address) = match &options.authorization_server {
+            AuthorizationServer::At(address) => (None, *address),
+            AuthorizationServer::Stub => {
+                let (process, address) =
+                    start(folder.command(&["stub-authorization-server", "--listen", "127.0.0.1:0"]));
+                (Some(process), address)
+            }
+            AuthorizationServer::Program(program) => {
                 let token = folder.succeed(&["token", "--kind", "server", "--tenant", "default"]);
                 let mut command = Command::new("node");
                 command.arg(program).env("STORE_URL", format!("http://{store_address}"));
                 command.env("SERVER_TOKEN", token.trim());
-                command
+                let (process, address) = start(command);
+                (Some(process), address)
             }
         };
-        let (authorization_server, authorization_server_address) = folder.start("authorization-server", &mut command);
         write_configuration(&options, folder.path(), store_address, authorization_server_address);
         let mut gateway = Self {
             envoy: None,

@@ -32,6 +32,7 @@ pub mod process;
 pub mod response;
 pub mod store;
 pub mod tls;
+pub mod upstream;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
