@@ -4,6 +4,7 @@ mod access;
 mod configuration;
 mod controls;
 mod differential;
+mod discovery;
 mod durability;
 mod failures;
 mod forward;
