@@ -77,10 +77,10 @@ impl Pattern {
     /// Whether `path` is one of these. `equal` compares a segment with one of the pattern that is no star.
     fn has(&self, path: &[u8], equal: fn(&[u8], &[u8]) -> bool) -> bool {
         let mut names = path.split(|byte| *byte == b'/').skip(1);
-        let is_next = |segment: &Box<[u8]>| {
-            names.next().is_some_and(|name| if **segment == *b"*" { !name.is_empty() } else { equal(name, segment) })
+        let mut is_next = |segment: &[u8]| {
+            names.next().is_some_and(|name| if segment == b"*" { !name.is_empty() } else { equal(name, segment) })
         };
-        self.segments.iter().all(is_next) && (self.is_subtree || names.next().is_none())
+        self.segments.iter().all(|segment| is_next(segment)) && (self.is_subtree || names.next().is_none())
     }
 }
 

@@ -25,6 +25,9 @@ const RING_KEY: &str = "clients/ring";
 /// How many changes are remembered. A worker that hears of more at once takes all clients for changed.
 const RING: usize = 1_024;
 
+/// Bytes of the ring: the number, and the changes.
+const RING_BYTES: usize = RING.saturating_add(1).saturating_mul(8);
+
 /// The last word on clients.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Word {
@@ -58,7 +61,7 @@ impl<'a> Ring<'a> {
 
 /// The place of the change with this number.
 fn place(number: u64) -> usize {
-    usize::try_from(number % RING as u64).unwrap_or_default()
+    number.checked_rem(RING as u64).and_then(|place| usize::try_from(place).ok()).unwrap_or_default()
 }
 
 /// How often a write is tried again that others were quicker with.
@@ -66,7 +69,7 @@ const TRIES: usize = 8;
 
 /// Makes the shared keys, so that of two that tell at once neither writes over the other.
 pub fn prepare<E: Environment>(environment: &E, keys: &Keys) {
-    for (key, bytes) in [(WORD_KEY, 16), (RING_KEY, (RING + 1) * size_of::<ChangeHash>())] {
+    for (key, bytes) in [(WORD_KEY, 16), (RING_KEY, RING_BYTES)] {
         let key = keys.key(key);
         if environment.shared(&key).is_none() {
             let _ = environment.set_shared(&key, &vec![0; bytes], None);

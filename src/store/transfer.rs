@@ -147,7 +147,7 @@ impl Output<'_> {
 
     fn exported(&mut self, exported: Exported) -> Result<(), Error> {
         match exported {
-            Exported::Tenant(tenant) => self.tenant(tenant),
+            Exported::Tenant(tenant) => self.tenant(*tenant),
             _ if self.leaves_out => Ok(()),
             Exported::NetworkAcl(acl) => self.network_acl(&acl),
             Exported::Document(kind, document) => self.document(kind, &document),
@@ -365,7 +365,7 @@ async fn survey(database: &dyn Database, mut input: Input<impl BufRead>) -> Resu
                 if let Some(last) = current.take() {
                     refused.extend(last.end(database).await?);
                 }
-                current = Some(Compared::begin(database, line, tenant).await?);
+                current = Some(Compared::begin(database, line, *tenant).await?);
             }
             (Part::Objects(lines, objects), Some(current)) => current.compare(database, &lines, &objects).await?,
             (Part::Objects(..), None) => {}
@@ -483,7 +483,7 @@ async fn write(
                     imported.push(last.end(database, now).await?);
                 }
                 if !refused.iter().any(|refused| refused.name == tenant.name) {
-                    current = Some(Written::begin(database, tenant).await?);
+                    current = Some(Written::begin(database, *tenant).await?);
                 }
             }
             (Part::Objects(lines, objects), Some(current)) => {

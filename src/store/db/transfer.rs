@@ -24,7 +24,7 @@ pub struct MovedClient {
 #[derive(Debug)]
 pub enum Exported {
     /// A tenant. What it has follows.
-    Tenant(Tenant),
+    Tenant(Box<Tenant>),
     /// An access rule.
     NetworkAcl(StoredAcl),
     /// An API, a connection or a client grant.

@@ -52,7 +52,7 @@ pub enum Error {
 #[derive(Debug)]
 pub enum Part {
     /// A tenant, and its line. What it has follows.
-    Tenant(u64, Tenant),
+    Tenant(u64, Box<Tenant>),
     /// Some of what the last tenant has, and the line of each. All access rules of a tenant are in one part.
     Objects(Vec<u64>, Vec<Imported>),
 }
@@ -60,7 +60,7 @@ pub enum Part {
 /// What a line says.
 enum Said {
     Header,
-    Tenant(Tenant),
+    Tenant(Box<Tenant>),
     Object(Imported),
     End,
 }
@@ -78,7 +78,7 @@ pub struct Input<R> {
     ids: HashMap<ShortHash, u32>,
     tenant: OfTenant,
     /// A tenant that ended a part and begins the next.
-    pending: Option<(u64, Tenant)>,
+    pending: Option<(u64, Box<Tenant>)>,
     is_done: bool,
 }
 
@@ -189,7 +189,7 @@ impl<R: BufRead> Input<R> {
                 self.end()?;
                 return Ok(Said::End);
             }
-            Kind::Tenant => return Ok(Said::Tenant(self.tenant()?)),
+            Kind::Tenant => return Ok(Said::Tenant(Box::new(self.tenant()?))),
             Kind::NetworkAcl => self.network_acl()?,
             Kind::ResourceServer => {
                 let line: ObjectLine<ResourceServer> = parsed(&self.buffer)?;

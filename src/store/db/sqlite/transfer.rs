@@ -37,7 +37,8 @@ impl Transfer for Sqlite {
                 .await?;
         for row in tenants {
             let StoredTenant { slot, tenant, .. } = row.stored()?;
-            if each(Exported::Tenant(tenant)).is_break() || export_objects(&mut snapshot, slot, each).await?.is_break()
+            if each(Exported::Tenant(Box::new(tenant))).is_break()
+                || export_objects(&mut snapshot, slot, each).await?.is_break()
             {
                 break;
             }
