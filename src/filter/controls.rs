@@ -210,9 +210,9 @@ impl Controls {
             Some(client) => is_strict(client),
             None => third_party::is_third_party_form(id),
         };
-        let registrar = self.tenant.tenant.settings.dcr_edge.registrar;
-        let is_controlled =
-            self.seen.iter().any(is_controlled) || (self.is_uncertain && registrar == Registrar::Forward);
+        // Of what cannot be read nobody knows whose it is: where an id looks like any other, or where there is none.
+        let is_any = self.tenant.tenant.settings.dcr_edge.registrar == Registrar::Forward || self.seen.is_empty();
+        let is_controlled = self.seen.iter().any(is_controlled) || (self.is_uncertain && is_any);
         match self.endpoint {
             Endpoint::Authorization | Endpoint::Token if is_controlled => self.control(environment),
             Endpoint::Authorization | Endpoint::Token => {
@@ -249,12 +249,12 @@ impl Controls {
 
     /// Holds a request to what its client may do, and writes it anew.
     fn control<E: Environment>(&self, environment: &E) -> Result<Step, Refusal> {
-        let [(_, client)] = self.seen.as_slice() else {
-            return Err(self.invalid("the request names more than one client"));
-        };
         if self.is_uncertain {
             return Err(self.invalid("the request cannot be read in one way only, send parameters in their plain form"));
         }
+        let [(_, client)] = self.seen.as_slice() else {
+            return Err(self.invalid("the request names more than one client"));
+        };
         let Some(client) = client else { return Err(self.refuse_unknown()) };
         let (sent, is_form) = self.parameters()?;
         let (settings, permissions) = (&self.tenant.tenant.settings, client.permissions());

@@ -118,7 +118,7 @@ fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathPatter
 /// Paths: segments as they are, `*` for any one segment, and a last `/*` for the path before it and everything below.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
-#[cfg_attr(not(target_arch = "wasm32"), schemars(extend("maxLength" = MAX_PATH), extend("pattern" = r"^(/(\*|[0-9A-Za-z_~-][0-9A-Za-z._~-]*|\.[0-9A-Za-z_~-][0-9A-Za-z._~-]*))+$")))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(extend("maxLength" = MAX_PATH), extend("pattern" = r"^/\.?[0-9A-Za-z_~-][0-9A-Za-z._~-]*(/(\*|\.?[0-9A-Za-z_~-][0-9A-Za-z._~-]*))*$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct PathPattern(String);
 
@@ -152,7 +152,7 @@ impl From<PathPattern> for String {
 /// A path without anything that would need escaping.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
-#[cfg_attr(not(target_arch = "wasm32"), schemars(extend("maxLength" = MAX_PATH), extend("pattern" = r"^(/([0-9A-Za-z_~-][0-9A-Za-z._~-]*|\.[0-9A-Za-z_~-][0-9A-Za-z._~-]*))+$")))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(extend("maxLength" = MAX_PATH), extend("pattern" = r"^(/\.?[0-9A-Za-z_~-][0-9A-Za-z._~-]*)+$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct PlainPath(String);
 

@@ -22,7 +22,7 @@ pub struct Settings {
     pub dynamic_client_registration_security_mode: SecurityMode,
     /// The API of authorization requests that name none, in the hosted API's words.
     #[serde(deserialize_with = "default_audience", skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_AUDIENCE)))]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_AUDIENCE)))]
     pub default_audience: Option<String>,
     /// This product's own settings.
     pub dcr_edge: DcrEdge,
@@ -150,14 +150,14 @@ impl Default for DcrEdge {
     }
 }
 
-/// Longest identifier of an API, in bytes.
+/// Longest identifier of an API, in characters.
 const MAX_AUDIENCE: usize = 600;
 
 fn default_audience<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     // The hosted API writes the empty text for none.
     let audience = Option::<String>::deserialize(deserializer)?.filter(|audience| !audience.is_empty());
-    if audience.as_ref().is_some_and(|audience| audience.len() > MAX_AUDIENCE) {
-        return Err(serde::de::Error::custom(format!("expected at most {MAX_AUDIENCE} bytes")));
+    if audience.as_ref().is_some_and(|audience| audience.chars().count() > MAX_AUDIENCE) {
+        return Err(serde::de::Error::custom(format!("expected at most {MAX_AUDIENCE} characters")));
     }
     Ok(audience)
 }

@@ -42,6 +42,9 @@ pub struct NamedClients {
     pub ids: Vec<String>,
     /// Whether something could not be read that may name others.
     pub uncertain: bool,
+    /// Whether there is something that names a client where nobody here can read it. Where an id is named besides, it has
+    /// to be the same (RFC 7521 §4.2, RFC 9101 §5, RFC 9126 §4).
+    is_indirect: bool,
 }
 
 /// The clients that a request names in its query, its body and its credentials.
@@ -66,6 +69,7 @@ pub fn named_clients(message: &Message) -> NamedClients {
             named.add_tokens(body);
         }
     }
+    named.uncertain |= named.is_indirect && named.ids.is_empty();
     named
 }
 
@@ -122,6 +126,7 @@ impl NamedClients {
     fn add_value(&mut self, kind: Kind, value: &str) {
         let members: &[&str] = match kind {
             Kind::ClientId => return self.add(value),
+            Kind::RequestUri => return self.is_indirect = true,
             Kind::Assertion => &["sub", "iss", "client_id"],
             Kind::RequestObject => &["client_id", "iss"],
             Kind::IdToken => &["azp", "aud"],
@@ -129,7 +134,7 @@ impl NamedClients {
         };
         let Some(claims) = claims(value) else {
             // A token that is opaque names nobody to anybody but the server.
-            self.uncertain |= matches!(kind, Kind::Assertion | Kind::RequestObject);
+            self.is_indirect |= matches!(kind, Kind::Assertion | Kind::RequestObject);
             return;
         };
         for value in members.iter().filter_map(|member| claims.get(*member)) {
@@ -205,6 +210,8 @@ enum Kind {
     Assertion,
     /// It has parameters in it (RFC 9101).
     RequestObject,
+    /// It leads to parameters (RFC 9101 §5.2, RFC 9126).
+    RequestUri,
     /// It was issued to the client (OpenID Connect Core §2).
     IdToken,
     /// It was issued to the client (RFC 9068).
@@ -212,10 +219,11 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [(&str, Self); 5] = [
+    const ALL: [(&str, Self); 6] = [
         ("clientid", Self::ClientId),
         ("clientassertion", Self::Assertion),
         ("request", Self::RequestObject),
+        ("requesturi", Self::RequestUri),
         ("idtokenhint", Self::IdToken),
         ("accesstoken", Self::AccessToken),
     ];
@@ -452,7 +460,11 @@ mod tests {
         ] {
             assert_eq!(in_query(&format!("{name}={}", jwt(&claims))), [ID], "{name} {claims}");
         }
-        assert!(of("/x?client_assertion=x", &[], &[], "").uncertain);
+        // What cannot be read may name anybody, where nobody is named besides.
+        for indirect in ["client_assertion=x", "request=a.b.c.d.e", "request_uri=urn:x"] {
+            assert!(of(&format!("/x?{indirect}"), &[], &[], "").uncertain, "{indirect}");
+            assert!(!of(&format!("/x?{indirect}&client_id=first"), &[], &[], "").uncertain, "{indirect}");
+        }
     }
 
     #[test]

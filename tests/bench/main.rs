@@ -9,6 +9,7 @@
 //! | `register_durable` | [`register`] |
 //! | `untouched`, `passed`, `authorize_cached`, `acl_deny_10` to `acl_deny_100k`, `limit_deny` | [`requests`] |
 //! | `tenants_10000` | [`tenants`] |
+//! | `clients_10000` | [`cached_clients`] |
 //! | `client_pages` | [`client_pages`] |
 //!
 //! `cargo bench --profile release --bench edge -- passed acl_deny` runs only the scenarios that are called so or, where
@@ -23,6 +24,7 @@
     clippy::unwrap_used
 )]
 
+mod cached_clients;
 mod client_pages;
 mod load;
 mod measure;
@@ -48,7 +50,7 @@ use support::{output_of, root};
 /// Runs a scenario and prints what it measured; gives the rows.
 type Scenario = fn(&Path, Times) -> Vec<Value>;
 
-const SCENARIOS: [(&str, Scenario); 11] = [
+const SCENARIOS: [(&str, Scenario); 12] = [
     ("register_durable", register::run),
     ("untouched", |_, times| requests::untouched(times)),
     ("passed", |_, times| requests::passed(times)),
@@ -59,6 +61,7 @@ const SCENARIOS: [(&str, Scenario); 11] = [
     ("acl_deny_100k", |_, times| requests::acl_deny("acl_deny_100k", 100_000, times)),
     ("limit_deny", |_, times| requests::limit_deny(times)),
     ("tenants_10000", |_, _| tenants::run()),
+    ("clients_10000", |_, _| cached_clients::run()),
     ("client_pages", |results, _| client_pages::run(results)),
 ];
 

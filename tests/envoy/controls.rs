@@ -263,6 +263,22 @@ fn an_unregistered_third_party_client_never_reaches_the_server() {
 }
 
 #[test]
+fn a_request_whose_client_stands_elsewhere_is_refused_unless_it_names_one_besides() {
+    let protected = Protected::start(json!({}));
+    for hidden in ["request_uri=https%3A%2F%2Fevil.example%2Frequest.jwt", "request_uri=urn:x", "request=a.b.c.d.e"] {
+        refused(&protected.get(&format!("/authorize?{hidden}")), 400, "invalid_request");
+        refused(&protected.post("/authorize", hidden), 400, "invalid_request");
+        let target = format!("/authorize?client_id=first&{hidden}");
+        assert_eq!(seen(&protected.get(&target))["path"], target);
+    }
+    refused(
+        &protected.post("/oauth/token", "grant_type=authorization_code&client_assertion=x"),
+        400,
+        "invalid_request",
+    );
+}
+
+#[test]
 fn what_a_client_may_not_ask_for_ends_in_a_page_and_not_at_its_callback() {
     let protected = Protected::start(json!({}));
     let client = protected.public_client();

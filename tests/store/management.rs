@@ -28,6 +28,28 @@ fn an_owner_sees_the_settings_that_are_in_force() {
                 "invalid_redirect_uris": "reject",
                 "deduplicate_public_clients": false,
                 "cors_origins": [],
+                "registrar": "store",
+                "unknown_clients": "pass",
+                "third_party_oidc_scopes": false,
+                "allow_organization": false,
+                "client_lookups": {"burst": 50, "per_second": 50},
+                "client_grace": 300,
+                "paths": {
+                    "authorization": ["/authorize"],
+                    "token": ["/oauth/token"],
+                    "userinfo": ["/userinfo"],
+                    "closed": [
+                        "/oauth/par", "/bc-authorize", "/oauth/device/code", "/dbconnections/*", "/passwordless/*",
+                        "/delegation", "/oauth/ro", "/v2/logout", "/oidc/logout", "/samlp/*", "/wsfed/*"
+                    ],
+                    "discovery": ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"],
+                    "server_registration": [
+                        "/reg/*", "/oauth2/register/*", "/connect/register/*", "/connect/dcr/*", "/oauth2/v1/clients/*",
+                        "/realms/*/clients-registrations/*"
+                    ],
+                    "forward_registration": "/reg"
+                },
+                "parameters": {"audience": "audience", "connection": "connection", "organization": "organization"},
                 "log_retention": {"days": 30, "events": 100_000}
             }
         })

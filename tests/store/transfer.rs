@@ -380,7 +380,7 @@ fn a_damaged_file_is_told_with_line_and_member_and_nothing_is_written() {
         (twice("client_grant", 0, Some("cgr_0000000000000000")), "data.audience: the tenant has such a one twice"),
     ];
     for (nth, pointer, value, says) in [
-        (hashed, "/client_id", json!("x"), "client_id: has not the form"),
+        (hashed, "/client_id", json!("tpc_x"), "client_id: has not the form"),
         (hashed, "/client_secret_sha256", json!("ab"), "client_secret_sha256: expected 64 hexadecimal digits"),
         (hashed, "/client_secret_sha256", Value::Null, "client_secret_sha256: expected exactly if"),
         (hashed, "/has_fingerprint", json!(true), "has_fingerprint: expected false"),
