@@ -170,16 +170,6 @@ pub(super) fn audience_name(word: &str) -> &str {
     if word == RESOURCE { "audience" } else { word }
 }
 
-/// Takes away what is sent without a value, which counts as not sent (RFC 6749 §3.1 and §3.2): a server that sees it
-/// otherwise does not see it at all.
-pub(super) fn drop_valueless(parameters: &mut Parameters) {
-    let valueless: Vec<String> =
-        parameters.names().filter(|name| parameters.get(name) == Some("")).map(str::to_owned).collect();
-    for name in valueless {
-        parameters.remove(&name);
-    }
-}
-
 /// Gives a parameter the name that the server has for it.
 ///
 /// # Errors

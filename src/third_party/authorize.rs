@@ -1,12 +1,12 @@
 //! The authorization endpoint (RFC 6749 §3.1): which requests of a third-party client go on, and in which form.
 
-use super::access::{Ask, WithoutScope, audience_name, drop_valueless, is_for_pkce, use_word};
+use super::access::{Ask, WithoutScope, audience_name, is_for_pkce, use_word};
 use super::parameters::{Parameters, percent_encode};
 use super::{Denial, OAuthError};
 use crate::edge_api::{ClientRecord, Permissions};
 use crate::management::{RedirectionPolicy, SubjectType};
 use crate::registration::is_loopback;
-use crate::tenant::{ParameterNames, Settings};
+use crate::tenant::{DcrEdge, ParameterNames, Settings};
 
 /// What clients may send, beside the words of the server, `organization` and extensions.
 const ALLOWED: [&str; 20] = [
@@ -81,8 +81,9 @@ pub fn authorize(
     settings: &Settings,
 ) -> Result<Authorization, AuthorizationRefusal> {
     let unlocated = |denial| AuthorizationRefusal { denial, location: None };
-    let names: Vec<String> = sent.names().map(str::to_owned).collect();
-    drop_valueless(&mut sent);
+    // Also one without a value.
+    let foreign = foreign(&sent, settings);
+    sent.drop_valueless();
     if sent.get("client_id") != Some(&client.client_id) {
         return Err(unlocated(invalid("client_id must name one client")));
     }
@@ -90,7 +91,7 @@ pub fn authorize(
     let state = sent.get("state").map(str::to_owned);
     let ask =
         Ask { client, permissions, settings, subject_type: SubjectType::User, without_scope: WithoutScope::Defaults };
-    held(sent, &names, ask).map_err(|denial| {
+    foreign.map_or_else(|| held(sent, ask), Err).map_err(|denial| {
         let redirects = client.redirection_policy == RedirectionPolicy::AllowAlways;
         let location = redirects.then(|| error_location(&callback, &denial, state.as_deref())).flatten();
         AuthorizationRefusal { denial, location }
@@ -138,15 +139,19 @@ fn callback<'a>(sent: &'a Parameters, client: &'a ClientRecord) -> Result<&'a st
     }
 }
 
-/// What goes on of a request that may be answered at the callback. `names` are those of all that was sent.
-fn held(mut parameters: Parameters, names: &[String], ask: Ask<'_>) -> Result<Authorization, Denial> {
+/// The denial of a request with a parameter that is not for third-party clients.
+fn foreign(sent: &Parameters, settings: &Settings) -> Option<Denial> {
+    let DcrEdge { parameters: words, allow_organization, .. } = &settings.dcr_edge;
+    let name = sent.names().find(|name| !is_allowed(name, words, *allow_organization))?;
+    Some(invalid(match KNOWN.iter().find(|known| **known == name) {
+        Some(known) => format!("{known} is not for third-party clients: leave it out"),
+        None => "the request has a parameter that is not for third-party clients: leave it out".to_owned(),
+    }))
+}
+
+/// What goes on of a request that may be answered at the callback.
+fn held(mut parameters: Parameters, ask: Ask<'_>) -> Result<Authorization, Denial> {
     let words = &ask.settings.dcr_edge.parameters;
-    if let Some(name) = names.iter().find(|name| !is_allowed(name, words, ask.settings.dcr_edge.allow_organization)) {
-        return Err(invalid(match KNOWN.iter().find(|known| *known == name) {
-            Some(known) => format!("{known} is not for third-party clients: leave it out"),
-            None => "the request has a parameter that is not for third-party clients: leave it out".to_owned(),
-        }));
-    }
     if !ask.client.grant_types.iter().any(|grant| &**grant == "authorization_code") {
         return Err(Denial::new(OAuthError::UnauthorizedClient, "the client did not register authorization_code"));
     }

@@ -89,8 +89,17 @@ pub fn is_third_party_form(id: &str) -> bool {
 impl NamedClients {
     /// Takes text for an id, as a server could that drops what no id has.
     fn add(&mut self, text: &str) {
+        if (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return self.add_id(text.to_owned());
+        }
         let id: String = text.chars().filter(char::is_ascii_graphic).take(MAX_ID.saturating_add(1)).collect();
-        if id.is_empty() || id.len() > MAX_ID || self.ids.contains(&id) {
+        if !id.is_empty() && id.len() <= MAX_ID {
+            self.add_id(id);
+        }
+    }
+
+    fn add_id(&mut self, id: String) {
+        if self.ids.contains(&id) {
             return;
         }
         if self.ids.len() < MAX_IDS {
@@ -102,6 +111,10 @@ impl NamedClients {
 
     /// Takes encoded text for an id, however often it has to be decoded.
     fn add_encoded(&mut self, text: &[u8]) {
+        let is_encoded = text.iter().any(|byte| matches!(byte, b'%' | b'+'));
+        if let Some(plain) = std::str::from_utf8(text).ok().filter(|_| !is_encoded) {
+            return self.add(plain);
+        }
         for reading in readings(text).into_iter().skip(1) {
             self.add(&reading);
         }
@@ -228,19 +241,27 @@ impl Kind {
         ("accesstoken", Self::AccessToken),
     ];
 
+    /// That of a name of which only the letters count.
+    fn of_letters(name: &[u8]) -> Option<Self> {
+        const LONGEST: usize = 16;
+        let mut letters = [0; LONGEST];
+        let mut places = letters.iter_mut();
+        for byte in name.iter().filter(|byte| byte.is_ascii_alphabetic()) {
+            *places.next()? = byte.to_ascii_lowercase();
+        }
+        let free = places.len();
+        let letters = letters.get(..LONGEST.saturating_sub(free))?;
+        Self::ALL.into_iter().find(|(known, _)| known.as_bytes() == letters).map(|(_, kind)| kind)
+    }
+
     /// That of a name, as a server could read it that minds no case, takes a dot or a blank for an underscore, cuts a
     /// name at a bracket or a NUL, or decodes more than once.
     fn of(name: &[u8]) -> Option<Self> {
         let longest = MAX_ID.saturating_mul(3);
         let name = name.get(..longest).unwrap_or(name);
-        let is = |reading: &[u8], known: &str| {
-            let letters = reading.iter().filter(|byte| byte.is_ascii_alphabetic());
-            letters.map(u8::to_ascii_lowercase).eq(known.bytes())
-        };
         let kind = |reading: &[u8]| {
             let cut = reading.split(|byte| matches!(byte, b'[' | 0)).next().unwrap_or_default();
-            let found = Self::ALL.into_iter().find(|(known, _)| is(cut, known) || is(reading, known));
-            found.map(|(_, kind)| kind)
+            Self::of_letters(cut).or_else(|| if cut.len() < reading.len() { Self::of_letters(reading) } else { None })
         };
         kind(name).or_else(|| {
             let is_encoded = name.contains(&b'%');

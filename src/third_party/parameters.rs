@@ -61,7 +61,7 @@ impl Parameters {
         if encoded.len() > MAX_BYTES {
             return Err(Malformed::TooLong);
         }
-        if !encoded.iter().all(|byte| is_written_as_it_is(*byte)) {
+        if !encoded.iter().all(|byte| AS_IT_IS.get(usize::from(*byte)) == Some(&true)) {
             return Err(Malformed::Character);
         }
         let mut parameters = Self::default();
@@ -72,7 +72,7 @@ impl Parameters {
             let name = halves.next().and_then(|name| std::str::from_utf8(name).ok()).filter(|name| is_name(name));
             let name = name.ok_or(Malformed::Name)?.to_owned();
             let Some(value) = halves.next() else { return Err(Malformed::NoValue(name)) };
-            let value = String::from_utf8(decode(value)?).ok().filter(|value| !value.contains(char::is_control));
+            let value = String::from_utf8(decode(value)?).ok().filter(|value| !has_control(value));
             let Some(value) = value else { return Err(Malformed::Text(name)) };
             if value.len() > MAX_VALUE {
                 return Err(Malformed::ValueTooLong(name));
@@ -93,6 +93,12 @@ impl Parameters {
     /// The names, in the order sent.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Takes away what is sent without a value, which counts as not sent (RFC 6749 §3.1 and §3.2): a server that sees it
+    /// otherwise does not see it at all.
+    pub fn drop_valueless(&mut self) {
+        self.0.retain(|(_, value)| !value.is_empty());
     }
 
     /// Sets a parameter, in its place or at the end.
@@ -125,25 +131,41 @@ impl Parameters {
 
 /// Appends text in which everything but unreserved characters (RFC 3986 §2.3) is percent-encoded.
 pub(super) fn percent_encode(text: &str, encoded: &mut String) {
-    for byte in text.bytes() {
-        if is_unreserved(byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push('%');
-            let digits = [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16));
-            encoded.extend(digits.into_iter().flatten().map(|digit| digit.to_ascii_uppercase()));
-        }
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        let plain = rest.iter().position(|byte| !is_unreserved(*byte)).unwrap_or(rest.len());
+        let (run, after) = rest.split_at(plain);
+        encoded.push_str(std::str::from_utf8(run).unwrap_or_default());
+        let Some((byte, after)) = after.split_first() else { return };
+        encoded.push('%');
+        let digits = [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16));
+        encoded.extend(digits.into_iter().flatten().map(|digit| digit.to_ascii_uppercase()));
+        rest = after;
     }
 }
 
-fn is_unreserved(byte: u8) -> bool {
+const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// What may stand in a query as it is (RFC 3986 §3.4), without `;`. The characters of a URI in a value are often sent as
-/// they are.
-fn is_written_as_it_is(byte: u8) -> bool {
-    is_unreserved(byte) || b"!$&'()*+,=:@/?%".contains(&byte)
+/// What may stand in a query as it is (RFC 3986 §3.4), by its code, without `;`. The characters of a URI in a value are
+/// often sent as they are.
+const AS_IT_IS: [bool; 128] = {
+    let mut table = [false; 128];
+    let mut rest: &mut [bool] = &mut table;
+    let mut byte: u8 = 0;
+    while let Some((place, after)) = rest.split_first_mut() {
+        *place =
+            is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'&'..=b',' | b'=' | b':' | b'@' | b'/' | b'?' | b'%');
+        rest = after;
+        byte = byte.wrapping_add(1);
+    }
+    table
+};
+
+/// Whether a text has a control character in it (Unicode's Cc: C0, DEL and C1). The bytes of most have none beyond ASCII.
+fn has_control(text: &str) -> bool {
+    text.bytes().any(|byte| byte.is_ascii_control()) || (!text.is_ascii() && text.contains(char::is_control))
 }
 
 fn is_name(name: &str) -> bool {

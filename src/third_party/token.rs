@@ -2,7 +2,7 @@
 
 use subtle::{Choice, ConstantTimeEq};
 
-use super::access::{Ask, WithoutScope, audience_name, drop_valueless, is_for_pkce, use_word};
+use super::access::{Ask, WithoutScope, audience_name, is_for_pkce, use_word};
 use super::parameters::Parameters;
 use super::{Denial, OAuthError};
 use crate::edge_api::{ClientRecord, Permissions};
@@ -65,15 +65,19 @@ pub fn token(
     permissions: &Permissions,
     settings: &Settings,
 ) -> Result<Parameters, Denial> {
-    let names: Vec<String> = sent.names().map(str::to_owned).collect();
-    drop_valueless(&mut sent);
+    let word = settings.dcr_edge.parameters.audience.as_str();
+    // Also one without a value.
+    let is_foreign = |name: &str| !ALLOWED.contains(&name) && name != word;
+    let (has_foreign, has_assertion) =
+        (sent.names().any(is_foreign), sent.names().any(|name| name.starts_with("client_assertion")));
+    sent.drop_valueless();
     authenticate(&sent, sent_authorization, client)?;
     let grant = grant(&sent, client)?;
-    let word = settings.dcr_edge.parameters.audience.as_str();
-    if names.iter().any(|name| !ALLOWED.contains(&name.as_str()) && name != word) {
-        return Err(invalid(match names.iter().find(|name| name.starts_with("client_assertion")) {
-            Some(_) => "client_assertion is not for third-party clients: send the client_secret, if there is one",
-            None => "the request has a parameter that is not for third-party clients: leave it out",
+    if has_foreign {
+        return Err(invalid(if has_assertion {
+            "client_assertion is not for third-party clients: send the client_secret, if there is one"
+        } else {
+            "the request has a parameter that is not for third-party clients: leave it out"
         }));
     }
     match grant {
