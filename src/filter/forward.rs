@@ -483,3 +483,281 @@ fn refused(response: &CallResponse) -> Refusal {
     }
     Refusal::RefusedByServer { error, description }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge_api::{PROTOCOL_HEADER, PROTOCOL_VERSION};
+    use crate::filter::board::{self, Lookup, Stamp, State};
+    use crate::filter::config::Config;
+    use crate::filter::fake::{Call as Sent, Fake};
+    use crate::registration;
+    use crate::tenant::{DcrEdge, SecurityMode};
+    use serde_json::json;
+
+    const TOKEN: &str = "token-of-the-registration";
+    const SECRET: &str = "secret of the server";
+
+    struct Bench {
+        fake: Fake,
+        worker: Rc<Worker>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let fake = Fake::default();
+            let config = Config::parse(br#"{"store":{"cluster":"store"}}"#).unwrap();
+            let worker = Rc::new(Worker::new(config, "edge-token").unwrap());
+            let settings =
+                json!({"dcr_edge": {"registrar": "forward", "paths": {"forward_registration": "/oauth2/register"}}});
+            let tenant = json!({"name": "t", "domains": ["a.test"], "settings": settings}).to_string();
+            let domains = ["a.test".parse().unwrap()];
+            let state = State { domains: &domains, limits_sources: false, json: tenant.as_bytes() };
+            board::publish(&fake, &worker.keys, 1, Stamp { epoch: 1, version: 1 }, Some(&state));
+            board::set_loaded(&fake, &worker.keys);
+            fake.properties.lock().unwrap().insert("xds.cluster_name".to_owned(), b"server".to_vec());
+            for (name, value) in
+                [(":authority", "a.test:8443"), ("x-forwarded-proto", "https"), ("x-forwarded-for", "192.0.2.1")]
+            {
+                fake.set_request_header(name, Some(value));
+            }
+            fake.set_request_header("cookie", Some("a=b"));
+            fake.set_request_header("authorization", Some("Bearer x"));
+            Self { fake, worker }
+        }
+
+        fn begin(&self, method: &str) -> Ticket {
+            let Lookup::Tenant(tenant) = self.worker.copies.look_up(&self.fake, &self.worker.keys, "a.test") else {
+                panic!()
+            };
+            let body = json!({"redirect_uris": ["https://app.example/cb"], "token_endpoint_auth_method": method});
+            let metadata =
+                registration::check(body.to_string().as_bytes(), SecurityMode::Strict, &DcrEdge::default()).unwrap();
+            let server = Server::of_request(&self.fake).unwrap();
+            let forward =
+                Forward { server, tenant, metadata, origin: Origin::default(), decision_id: "id-1".to_owned() };
+            self.worker.forwards.begin(&self.fake, forward)
+        }
+
+        /// One that the server is asked for.
+        fn ask(&self) -> Ticket {
+            let ticket = self.begin("client_secret_post");
+            assert!(self.tick().is_empty());
+            ticket
+        }
+
+        fn tick(&self) -> Vec<Outcome> {
+            self.worker.forwards.tick(&self.fake, &self.worker)
+        }
+
+        /// The answer to the call that was sent last.
+        fn answer(&self, answer: CallAnswer) -> Option<Outcome> {
+            let call = CallId(self.sent().len() as u32);
+            assert!(self.worker.forwards.awaits(call));
+            let outcome = self.worker.forwards.answered(&self.fake, &self.worker, call, answer);
+            assert!(!self.worker.forwards.awaits(call));
+            outcome
+        }
+
+        fn sent(&self) -> Vec<Sent> {
+            self.fake.calls.lock().unwrap().clone()
+        }
+
+        /// Cluster, method and path of each call.
+        fn ways(&self) -> Vec<String> {
+            let way = |sent: &Sent| format!("{} {} {}", sent.cluster, header(sent, ":method"), header(sent, ":path"));
+            self.sent().iter().map(way).collect()
+        }
+
+        fn counted(&self, reason: Reason) -> usize {
+            self.fake.counted.lock().unwrap().iter().filter(|counted| **counted == reason).count()
+        }
+    }
+
+    fn header<'a>(sent: &'a Sent, name: &str) -> &'a str {
+        sent.headers.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value.as_str())
+    }
+
+    fn says(status: &str, body: &str) -> CallAnswer {
+        let headers = vec![(":status".to_owned(), status.as_bytes().to_vec())];
+        Some(CallResponse { headers, body: body.as_bytes().to_vec() })
+    }
+
+    fn store_says(status: &str, body: &Value) -> CallAnswer {
+        let mut response = says(status, &body.to_string())?;
+        response.headers.push((PROTOCOL_HEADER.to_owned(), PROTOCOL_VERSION.as_bytes().to_vec()));
+        Some(response)
+    }
+
+    /// What a server says of a client that authenticates with a secret.
+    fn client() -> Value {
+        json!({
+            "client_id": "of-the-server", "client_secret": SECRET, "client_secret_expires_at": 9,
+            "token_endpoint_auth_method": "client_secret_post", "registration_access_token": TOKEN,
+            "registration_client_uri": "http://inside.example:4444/clients/7?a=b"
+        })
+    }
+
+    const REGISTER: &str = "server POST /oauth2/register";
+    const RECORD: &str = "store PUT /edge/v1/tenants/t/clients/of-the-server";
+    const DELETE: &str = "server DELETE /clients/7?a=b";
+
+    #[test]
+    fn the_checked_metadata_goes_where_the_request_would_without_what_it_authenticates_with() {
+        let bench = Bench::new();
+        let _ticket = bench.begin("none");
+        assert!(bench.worker.forwards.is_due() && bench.sent().is_empty());
+        assert!(bench.fake.ticks_at_once.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(bench.tick().is_empty() && !bench.worker.forwards.is_due());
+        assert_eq!(bench.ways(), [REGISTER]);
+        let sent = bench.sent().remove(0);
+        let names = [":authority", "x-forwarded-proto", "x-forwarded-for", "x-request-id", "cookie", "authorization"];
+        assert_eq!(names.map(|name| header(&sent, name)), ["a.test:8443", "https", "192.0.2.1", "id-1", "", ""]);
+        let body: Value = serde_json::from_slice(&sent.body).unwrap();
+        assert_eq!(
+            (&body["grant_types"], &body["token_endpoint_auth_method"]),
+            (&json!(["authorization_code"]), &json!("none"))
+        );
+    }
+
+    #[test]
+    fn the_client_is_answered_after_the_store_which_sees_neither_secret_nor_token() {
+        let bench = Bench::new();
+        let ticket = bench.ask();
+        assert_eq!(bench.answer(says("201", &client().to_string())), None);
+        assert_eq!(bench.ways(), [REGISTER, RECORD]);
+        let record = String::from_utf8(bench.sent().remove(1).body).unwrap();
+        assert!(record.contains(r#""registered_by":"server""#), "{record}");
+        assert!(record.contains(&ClientSecret::of_server(SECRET).unwrap().sha256_hex()));
+        assert!(!record.contains(SECRET) && !record.contains(TOKEN));
+        let stored = json!({"client_id": "of-the-server", "client_id_issued_at": 7});
+        let (number, reply) = bench.answer(store_says("201", &stored)).unwrap();
+        let reply = reply.unwrap();
+        let body: Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!((number, reply.status, &body["client_id"]), (ticket.number(), 201, &json!("of-the-server")));
+        assert_eq!((&body["client_secret"], &body["client_id_issued_at"]), (&json!(SECRET), &json!(7)));
+        assert_eq!(body["client_secret_expires_at"], 9);
+        assert!(body.get("registration_access_token").is_none() && body.get("registration_client_uri").is_none());
+        assert_eq!(bench.sent().len(), 2);
+    }
+
+    #[test]
+    fn whatever_the_store_says_but_success_deletes_the_servers_client_and_keeps_its_meaning() {
+        let error = json!({"error": "access_denied", "error_description": "d"});
+        let limited = json!({"error": "too_many_requests", "error_description": "d", "next_token_in_ms": 1});
+        let another = json!({"client_id": "another", "client_id_issued_at": 7});
+        for (answer, reason) in [
+            (None, Reason::Reset),
+            (says("504", "upstream request timeout"), Reason::Timeout),
+            (store_says("500", &json!({})), Reason::StoreError),
+            (store_says("409", &json!({})), Reason::Conflict),
+            (store_says("403", &error), Reason::StoreRefused),
+            (store_says("429", &limited), Reason::FleetLimited),
+            (store_says("201", &another), Reason::StoreError),
+        ] {
+            let bench = Bench::new();
+            let _ticket = bench.ask();
+            bench.answer(says("200", &client().to_string()));
+            let (_, outcome) = bench.answer(answer).unwrap();
+            assert_eq!(outcome.unwrap_err().reason(), reason);
+            assert_eq!(bench.ways(), [REGISTER, RECORD, DELETE]);
+            let deletion = bench.sent().remove(2);
+            assert_eq!(header(&deletion, "authorization"), format!("Bearer {TOKEN}"));
+            assert_eq!(header(&deletion, ":authority"), "a.test:8443");
+            assert_eq!(bench.answer(says("204", "")), None);
+            assert_eq!(bench.counted(Reason::ServerClientDeleted), 1);
+            assert!(!bench.fake.lines.lock().unwrap().concat().contains(TOKEN));
+        }
+    }
+
+    #[test]
+    fn where_neither_store_nor_server_can_be_asked_the_client_is_counted_as_left() {
+        let bench = Bench::new();
+        let _ticket = bench.ask();
+        *bench.fake.refuse_calls.lock().unwrap() = Some(DispatchError::NoHealthyHost);
+        let (_, outcome) = bench.answer(says("201", &client().to_string())).unwrap();
+        assert_eq!(outcome.unwrap_err().reason(), Reason::NoHealthyHost);
+        assert_eq!(bench.counted(Reason::ServerClientLeft), 1);
+        let _ticket = bench.begin("none");
+        assert_eq!(bench.tick().remove(0).1.unwrap_err().reason(), Reason::ServerUnreachable);
+    }
+
+    #[test]
+    fn a_deletion_that_the_server_refuses_is_counted_and_said_without_the_token() {
+        for answer in [None, says("401", ""), says("500", TOKEN)] {
+            let bench = Bench::new();
+            drop(bench.ask());
+            bench.answer(says("201", &client().to_string()));
+            assert_eq!(bench.answer(answer), None);
+            assert_eq!(bench.counted(Reason::ServerClientLeft), 1);
+            let lines = bench.fake.lines.lock().unwrap().concat();
+            assert!(lines.contains("id-1") && !lines.contains(TOKEN) && !lines.contains("of-the-server"), "{lines}");
+        }
+    }
+
+    #[test]
+    fn of_whoever_is_gone_nothing_begins_nothing_is_recorded_and_what_is_recorded_stays() {
+        let bench = Bench::new();
+        drop(bench.begin("none"));
+        assert!(bench.tick().is_empty() && bench.sent().is_empty());
+        drop(bench.ask());
+        assert_eq!(bench.answer(says("201", &client().to_string())), None);
+        assert_eq!(bench.ways(), [REGISTER, DELETE]);
+
+        let bench = Bench::new();
+        let ticket = bench.ask();
+        bench.answer(says("201", &client().to_string()));
+        drop(ticket);
+        let stored = json!({"client_id": "of-the-server", "client_id_issued_at": 7});
+        bench.answer(store_says("201", &stored));
+        assert_eq!(bench.ways(), [REGISTER, RECORD]);
+    }
+
+    #[test]
+    fn of_the_clients_address_at_the_server_only_path_and_query_count() {
+        let path = |uri: &str| {
+            let members = json!({"registration_access_token": "t", "registration_client_uri": uri});
+            configuration(members.as_object().unwrap()).map(|configuration| configuration.path)
+        };
+        for (uri, expected) in [
+            ("https://elsewhere.example/reg/1", Some("/reg/1")),
+            ("http://a.test:1/reg?client_id=1#x", Some("/reg?client_id=1")),
+            ("https://a.test", None),
+            ("/reg/1", None),
+            ("https://a.test/r g", None),
+            ("https://a.test/r\r\nx: y", None),
+            ("", None),
+        ] {
+            assert_eq!(path(uri).as_deref(), expected, "{uri}");
+        }
+        for token in [json!(""), json!("a b"), json!("a\r\nb"), json!(7), Value::Null] {
+            let members = json!({"registration_access_token": token, "registration_client_uri": "https://a.test/r"});
+            assert_eq!(configuration(members.as_object().unwrap()), None, "{token}");
+        }
+        let configuration = configuration(client().as_object().unwrap()).unwrap();
+        assert!(!format!("{configuration:?}").contains(TOKEN));
+    }
+
+    #[test]
+    fn what_the_proxy_says_in_the_servers_place_is_told_from_what_the_server_says() {
+        let connect =
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
+        for (answer, failure) in [
+            (None, ServerFailure::Unreachable),
+            (says("503", connect), ServerFailure::Unreachable),
+            (says("503", "no healthy upstream"), ServerFailure::Unreachable),
+            (says("504", "upstream request timeout"), ServerFailure::Timeout),
+            (says("503", "maintenance"), ServerFailure::Status(503)),
+            (says("401", "{}"), ServerFailure::Status(401)),
+            (says("400", "[]"), ServerFailure::Status(400)),
+            (says("400", r#"{"error":"invalid_request"}"#), ServerFailure::Status(400)),
+            (says("201", "[\"client_id\"]"), ServerFailure::Unusable("it is no JSON object")),
+            (says("201", &" ".repeat(MAX_ANSWER + 1)), ServerFailure::Unusable("it is too long")),
+        ] {
+            let bench = Bench::new();
+            let _ticket = bench.ask();
+            let (_, outcome) = bench.answer(answer).unwrap();
+            assert_eq!(outcome, Err(Refusal::Server(failure)));
+        }
+    }
+}

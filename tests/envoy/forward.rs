@@ -61,7 +61,7 @@ fn gateway(server: &Upstream) -> Gateway {
     open(options, json!({"registrar": "forward"}))
 }
 
-/// The requests to delete a client, once there is one.
+/// The request to delete a client, once there is one.
 fn deletion(server: &Upstream) -> Seen {
     eventually("the server's client is deleted", || server.seen().into_iter().find(|seen| seen.method == "DELETE"))
 }
@@ -170,6 +170,22 @@ fn an_answer_that_is_of_no_use_is_a_503_and_its_client_is_deleted() {
     }));
     assert_eq!(register(gateway.http_address()).status, 503);
     eventually("it is counted", || (gateway.decisions("server_client_left") == 1).then_some(()));
+}
+
+#[test]
+fn of_weighted_clusters_the_one_that_the_request_fell_to_registers() {
+    let server = server();
+    let weighted = |configuration: String| {
+        let route = "path_separated_prefix: /oidc/register\n                route:\n                  cluster: authorization_server\n";
+        let clusters = "path_separated_prefix: /oidc/register\n                route:\n                  \
+                        weighted_clusters: {clusters: [{name: dcr_store, weight: 0}, {name: authorization_server, weight: 1}]}\n";
+        assert!(configuration.contains(route));
+        configuration.replace(route, clusters)
+    };
+    let authorization_server = AuthorizationServer::At(server.address());
+    let options = Options { authorization_server, edit: Box::new(weighted), ..Options::default() };
+    let gateway = open(options, json!({"registrar": "forward"}));
+    assert_eq!(register(gateway.http_address()).json()["client_id"], "server-1");
 }
 
 #[test]
