@@ -55,8 +55,6 @@ pub struct Controls {
     size: usize,
     /// The body, once it is whole.
     body: Vec<u8>,
-    /// Whether something that cannot be read may name a client.
-    is_uncertain: bool,
     /// The ids that the request names and that nobody has looked at yet.
     unseen: Vec<String>,
     /// Those that somebody has, each with its client if it has one.
@@ -90,7 +88,6 @@ impl Controls {
             head,
             size: 0,
             body: Vec::new(),
-            is_uncertain: false,
             unseen: Vec::new(),
             seen: Vec::new(),
             asked: None,
@@ -117,16 +114,20 @@ impl Controls {
     pub fn on_end<E: Environment>(&mut self, environment: &E) -> Result<Step, Refusal> {
         self.body = if self.size == 0 { Vec::new() } else { environment.request_body(self.size) };
         let named = third_party::named_clients(&Message {
+            is_named_by_path: self.endpoint == Endpoint::Closed,
             path_and_query: self.head.path(),
             authorization: &self.head.values("authorization"),
             content_types: &self.head.values("content-type"),
             body: &self.body,
         });
-        self.is_uncertain = named.uncertain;
-        self.unseen = named.ids;
-        if self.endpoint == Endpoint::Closed {
-            self.unseen.extend(third_party::path_segments_named(self.head.path()));
+        // Nobody knows whose it is.
+        if named.too_many {
+            return Err(self.invalid("the request names more clients than any request has to do with"));
         }
+        if named.uncertain {
+            return Err(self.invalid("the request cannot be read in one way only, send parameters in their plain form"));
+        }
+        self.unseen = named.ids;
         self.look_up(environment)
     }
 
@@ -210,9 +211,7 @@ impl Controls {
             Some(client) => is_strict(client),
             None => third_party::is_third_party_form(id),
         };
-        // Of what cannot be read nobody knows whose it is: where an id looks like any other, or where there is none.
-        let is_any = self.tenant.tenant.settings.dcr_edge.registrar == Registrar::Forward || self.seen.is_empty();
-        let is_controlled = self.seen.iter().any(is_controlled) || (self.is_uncertain && is_any);
+        let is_controlled = self.seen.iter().any(is_controlled);
         match self.endpoint {
             Endpoint::Authorization | Endpoint::Token if is_controlled => self.control(environment),
             Endpoint::Authorization | Endpoint::Token => {
@@ -249,9 +248,6 @@ impl Controls {
 
     /// Holds a request to what its client may do, and writes it anew.
     fn control<E: Environment>(&self, environment: &E) -> Result<Step, Refusal> {
-        if self.is_uncertain {
-            return Err(self.invalid("the request cannot be read in one way only, send parameters in their plain form"));
-        }
         let [(_, client)] = self.seen.as_slice() else {
             return Err(self.invalid("the request names more than one client"));
         };

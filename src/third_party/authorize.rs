@@ -614,7 +614,6 @@ mod tests {
             let client = with_callbacks(&[&registered]);
             prop_assert_eq!(registered_redirect_uri(&client, &registered), Some(&*registered));
             // An independent reading of the rule: without their ports they are the same text.
-            let ported = |uri: &str| uri.splitn(4, ':').count();
             let without_port = |uri: &str| {
                 let uri = fluent_uri::Uri::parse(uri).ok()?;
                 let authority = uri.authority()?;
@@ -627,7 +626,6 @@ mod tests {
                     format!("{:?} {} {tail}", uri.scheme(), authority.host())
                 })
             };
-            let _ = ported;
             let same = sent == registered || without_port(&sent).is_some() && without_port(&sent) == without_port(&registered);
             prop_assert_eq!(registered_redirect_uri(&client, &sent).is_some(), same, "{} {}", registered, sent);
             let with_port = format!("http://127.0.0.1:{port}/cb");

@@ -16,6 +16,9 @@ const MAX_IDS: usize = 8;
 /// Longest text that can be an id, in bytes.
 const MAX_ID: usize = 255;
 
+/// Longest name of a parameter that is looked at, in bytes.
+const MAX_NAME: usize = 512;
+
 /// How often a name or a value is decoded.
 const MAX_DECODINGS: usize = 3;
 
@@ -25,6 +28,8 @@ const PREFIX: &str = "tpc_";
 /// The parts of a request that can name a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
+    /// Whether the segments of the path may be ids.
+    pub is_named_by_path: bool,
     /// Path and query.
     pub path_and_query: &'a [u8],
     /// The values of all `authorization` headers.
@@ -42,6 +47,8 @@ pub struct NamedClients {
     pub ids: Vec<String>,
     /// Whether something could not be read that may name others.
     pub uncertain: bool,
+    /// Whether there are more ids than these: whoever is looked for may be among the others.
+    pub too_many: bool,
     /// Whether there is something that names a client where nobody here can read it. Where an id is named besides, it has
     /// to be the same (RFC 7521 §4.2, RFC 9101 §5, RFC 9126 §4).
     is_indirect: bool,
@@ -50,12 +57,19 @@ pub struct NamedClients {
 /// The clients that a request names in its query, its body and its credentials.
 pub fn named_clients(message: &Message) -> NamedClients {
     let mut named = NamedClients::default();
+    if message.is_named_by_path {
+        let path = message.path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
+        path.split(|byte| matches!(byte, b'/' | b';')).for_each(|segment| named.add_encoded(segment));
+    }
     if let Some(query) = message.path_and_query.splitn(2, |byte| *byte == b'?').nth(1) {
         named.add_pairs(query);
     }
     for value in message.authorization {
-        // Two credentials may stand in one header, joined by a proxy.
-        value.split(|byte| *byte == b',').for_each(|credentials| named.add_credentials(credentials));
+        named.add_credentials(value);
+        if value.contains(&b',') {
+            // Two credentials, joined by a proxy.
+            value.split(|byte| *byte == b',').for_each(|credentials| named.add_credentials(credentials));
+        }
     }
     let types = || message.content_types.iter().map(Vec::as_slice);
     match message.body {
@@ -73,14 +87,6 @@ pub fn named_clients(message: &Message) -> NamedClients {
     named
 }
 
-/// The segments of a path, any of which may be a client's id.
-pub fn path_segments_named(path_and_query: &[u8]) -> Vec<String> {
-    let path = path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
-    let mut named = NamedClients::default();
-    path.split(|byte| matches!(byte, b'/' | b';')).for_each(|segment| named.add_encoded(segment));
-    named.ids
-}
-
 /// Whether an id has the form of a third party's client's, for a server that minds no case.
 pub fn is_third_party_form(id: &str) -> bool {
     id.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
@@ -93,7 +99,10 @@ impl NamedClients {
             return self.add_id(text.to_owned());
         }
         let id: String = text.chars().filter(char::is_ascii_graphic).take(MAX_ID.saturating_add(1)).collect();
-        if !id.is_empty() && id.len() <= MAX_ID {
+        if id.len() > MAX_ID {
+            // A server may cut it.
+            self.uncertain = true;
+        } else if !id.is_empty() {
             self.add_id(id);
         }
     }
@@ -105,7 +114,7 @@ impl NamedClients {
         if self.ids.len() < MAX_IDS {
             self.ids.push(id);
         } else {
-            self.uncertain = true;
+            self.too_many = true;
         }
     }
 
@@ -125,6 +134,8 @@ impl NamedClients {
         for pair in encoded.split(|byte| matches!(byte, b'&' | b';' | b'\n' | b'\r')) {
             let mut halves = pair.splitn(2, |byte| *byte == b'=');
             let (name, value) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
+            // A server may drop or cut what makes it so long.
+            self.uncertain |= name.len() > MAX_NAME;
             // Most names are none of these in any reading, and cost no allocation.
             let Some(kind) = Kind::of(name) else { continue };
             if kind == Kind::ClientId {
@@ -257,8 +268,7 @@ impl Kind {
     /// That of a name, as a server could read it that minds no case, takes a dot or a blank for an underscore, cuts a
     /// name at a bracket or a NUL, or decodes more than once.
     fn of(name: &[u8]) -> Option<Self> {
-        let longest = MAX_ID.saturating_mul(3);
-        let name = name.get(..longest).unwrap_or(name);
+        let name = name.get(..MAX_NAME).unwrap_or(name);
         let kind = |reading: &[u8]| {
             let cut = reading.split(|byte| matches!(byte, b'[' | 0)).next().unwrap_or_default();
             Self::of_letters(cut).or_else(|| if cut.len() < reading.len() { Self::of_letters(reading) } else { None })
@@ -373,6 +383,7 @@ mod tests {
         let bytes = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>();
         let (authorization, content_types) = (bytes(authorization), bytes(content_types));
         named_clients(&Message {
+            is_named_by_path: path.starts_with("/samlp/"),
             path_and_query: path.as_bytes(),
             authorization: &authorization,
             content_types: &content_types,
@@ -420,6 +431,10 @@ mod tests {
         }
         assert_eq!(in_query("state=x&redirect_uri=https%3A%2F%2Fa%2F%3Fclient_id%3Dx&nonce=client_id"), [""; 0]);
         assert_eq!(in_query("client_id=&client_id=%20"), [""; 0]);
+        // What is too long may be cut.
+        for long in [format!("client_id={}", "x".repeat(256)), format!("{}client_id=x", "+".repeat(MAX_NAME))] {
+            assert!(of(&format!("/x?{long}"), &[], &[], "").uncertain);
+        }
         assert_eq!(in_query(&format!("client_id={ID}&scope=a+b")), [ID]);
     }
 
@@ -470,7 +485,10 @@ mod tests {
             assert!(of("/x", &[&authorization], &[], "").ids.contains(&ID.to_owned()), "{authorization}");
         }
         assert_eq!(of("/x", &["Bearer opaque"], &[], ""), NamedClients::default());
-        assert!(of("/x", &["Basic \u{1}"], &[], "").uncertain);
+        // Some decoders skip what is none of base64.
+        for odd in ["Basic \u{1}", "Basic dHBj,XzAx", "Basic dHBj XzAx", "basic dHBj*XzAx"] {
+            assert!(of("/x?client_id=x", &[odd], &[], "").uncertain, "{odd}");
+        }
         for (name, claims) in [
             ("client_assertion", json!({"sub": ID})),
             ("client_assertion", json!({"iss": ID})),
@@ -491,15 +509,18 @@ mod tests {
     #[test]
     fn a_path_may_name_a_client_in_each_segment() {
         for path in ["/samlp/@", "/samlp/@/metadata?x", "/samlp/x;@", "/samlp/%74pc_0123456789abcdefghijklmnopqrstuv"] {
-            assert!(path_segments_named(path.replace('@', ID).as_bytes()).contains(&ID.to_owned()), "{path}");
+            assert!(of(&path.replace('@', ID), &[], &[], "").ids.contains(&ID.to_owned()), "{path}");
         }
     }
 
     #[test]
-    fn more_ids_than_anybody_needs_are_uncertain() {
+    fn more_ids_than_anybody_needs_are_too_many_wherever_they_stand() {
         let query: Vec<_> = (0..9).map(|number| format!("client_id=c{number}")).collect();
         let named = of(&format!("/x?{}", query.join("&")), &[], &[], "");
-        assert_eq!((named.ids.len(), named.uncertain), (MAX_IDS, true));
+        assert_eq!((named.ids.len(), named.too_many), (MAX_IDS, true));
+        assert!(!of(&format!("/x?{}", query[..8].join("&")), &[], &[], "").too_many);
+        assert!(of("/samlp/a/b/c/d/e/f/g/h", &[], &[], "").too_many);
+        assert!(of(&format!("/x?{}", query[..8].join("&")), &[], &[FORM], "client_id=c9").too_many);
     }
 
     #[test]
@@ -525,13 +546,13 @@ mod tests {
         fn no_bytes_make_it_panic(path in any::<Vec<u8>>(), header in any::<Vec<u8>>(), body in any::<Vec<u8>>()) {
             for content_types in [&[][..], &[FORM.as_bytes().to_vec()], &[b"application/json".to_vec()]] {
                 named_clients(&Message {
+                    is_named_by_path: true,
                     path_and_query: &path,
                     authorization: &[header.clone(), [b"Basic ", header.as_slice()].concat()],
                     content_types,
                     body: &body,
                 });
             }
-            path_segments_named(&path);
         }
     }
 }

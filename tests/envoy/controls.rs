@@ -263,6 +263,21 @@ fn an_unregistered_third_party_client_never_reaches_the_server() {
 }
 
 #[test]
+fn no_number_of_other_ids_hides_a_client() {
+    let protected = Protected::start(json!({}));
+    let id = protected.public_client().id;
+    let crowd = (0..8).map(|number| format!("client_id=c{number}")).collect::<Vec<_>>().join("&");
+    for response in [
+        protected.get(&format!("/authorize?{crowd}&client_id={id}")),
+        protected.post(&format!("/oauth/token?{crowd}"), &format!("grant_type=client_credentials&client_id={id}")),
+        protected.post(&format!("/oauth/par?{crowd}"), &format!("client_id={id}")),
+        protected.get(&format!("/samlp/a/b/c/d/e/f/g/h/{id}")),
+    ] {
+        refused(&response, 400, "invalid_request");
+    }
+}
+
+#[test]
 fn a_request_whose_client_stands_elsewhere_is_refused_unless_it_names_one_besides() {
     let protected = Protected::start(json!({}));
     for hidden in ["request_uri=https%3A%2F%2Fevil.example%2Frequest.jwt", "request_uri=urn:x", "request=a.b.c.d.e"] {
