@@ -134,3 +134,51 @@ pub fn preflight_headers(readable: Readable, cors: Option<&Cors>) -> Vec<(&'stat
     }
     headers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::fake::Fake;
+
+    fn origins(list: &[&str]) -> Vec<CorsOrigin> {
+        list.iter().map(|origin| CorsOrigin::try_from((*origin).to_owned()).unwrap()).collect()
+    }
+
+    fn allowed(readable: Readable, list: &[&str], asked: &str) -> Option<String> {
+        Cors::new(readable, &origins(list), Some(asked)).unwrap().allowed
+    }
+
+    #[test]
+    fn an_origin_is_compared_as_browsers_write_it_and_a_star_is_not_for_tokens() {
+        use Readable::{Discovery, Registration, Token};
+        let page = "https://a.test";
+        for readable in [Registration, Token, Discovery] {
+            assert_eq!(allowed(readable, &[page], page).as_deref(), Some(page));
+            for other in ["https://A.test", "https://a.test:443", "https://a.test.evil.test", "null", ""] {
+                assert_eq!(allowed(readable, &[page], other), None, "{other}");
+            }
+            assert_eq!(allowed(readable, &["*"], "null"), None);
+        }
+        assert_eq!(allowed(Discovery, &["*"], page).as_deref(), Some("*"));
+        assert_eq!(allowed(Token, &["*"], page), None);
+        assert_eq!(allowed(Token, &["*", page], page).as_deref(), Some(page));
+        assert_eq!(Cors::new(Discovery, &[], Some(page)), None);
+    }
+
+    #[test]
+    fn origin_joins_what_varies_already_and_is_not_said_twice() {
+        let cors = Cors::new(Readable::Discovery, &origins(&["*"]), None).unwrap();
+        for (before, after) in [
+            (&[][..], "origin"),
+            (&["accept", "cookie , X"], "accept, cookie, X, origin"),
+            (&["Origin"], "Origin"),
+            (&["*"], "*"),
+        ] {
+            let fake = Fake::default();
+            let before = before.iter().map(|value| ("vary".to_owned(), value.as_bytes().to_vec()));
+            *fake.response_headers.lock().unwrap() = before.collect();
+            cors.replace(&fake);
+            assert_eq!(fake.response_header("vary").as_deref(), Some(after.as_bytes()));
+        }
+    }
+}

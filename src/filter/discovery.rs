@@ -176,3 +176,68 @@ fn registration_endpoint<E: Environment>(environment: &E) -> Option<String> {
 fn scheme(text: &[u8]) -> Option<&'static str> {
     ["https", "http"].into_iter().find(|scheme| scheme.as_bytes() == text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::fake::Fake;
+    use serde_json::json;
+
+    fn asked(fake: &Fake, headers: &[(&str, &str)]) -> Option<Completion> {
+        let all = [(":method", "GET"), (":authority", "a.test")];
+        let all = headers.iter().chain(&all).map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+        *fake.headers.lock().unwrap() = all.collect();
+        let settings = json!({"flags": {"enable_dynamic_client_registration": true}});
+        let tenant = json!({"name": "t", "domains": ["a.test"], "settings": settings});
+        Completion::of_request(fake, &serde_json::from_value(tenant).unwrap())
+    }
+
+    fn answer(fake: &Fake, body: &[u8]) {
+        let headers = [(":status", "200"), ("content-type", "application/json"), ("content-length", "2")];
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+        *fake.response_headers.lock().unwrap() = headers.collect();
+        *fake.response_body.lock().unwrap() = body.to_vec();
+    }
+
+    #[test]
+    fn trailers_end_a_document_that_no_piece_ended() {
+        let fake = Fake::default();
+        let mut completion = asked(&fake, &[]).unwrap();
+        answer(&fake, b"{}");
+        assert_eq!(completion.on_headers(&fake, false), Ok(Flow::Pause));
+        assert_eq!(completion.on_body(&fake, 2, false), Ok(Flow::Pause));
+        assert_eq!(completion.on_trailers(&fake), Ok(Flow::Continue));
+        let body = fake.response_body.lock().unwrap().clone();
+        assert!(body.starts_with(b"{\"code_challenge_methods_supported\""));
+        assert_eq!(fake.response_header("content-length"), Some(body.len().to_string().into_bytes()));
+    }
+
+    #[test]
+    fn what_is_withheld_stays_withheld() {
+        let fake = Fake::default();
+        let mut completion = asked(&fake, &[]).unwrap();
+        answer(&fake, b"[]");
+        assert_eq!(completion.on_headers(&fake, false), Ok(Flow::Pause));
+        assert_eq!(completion.on_body(&fake, MAX_DOCUMENT + 1, false), Err(Unusable::TooLong));
+        assert_eq!(completion.on_body(&fake, MAX_DOCUMENT + 2, true), Ok(Flow::Pause));
+        assert_eq!(completion.on_trailers(&fake), Ok(Flow::Pause));
+        assert_eq!(*fake.response_body.lock().unwrap(), b"[]");
+    }
+
+    #[test]
+    fn the_scheme_is_the_connections_and_other_words_for_it_do_not_count() {
+        for (forwarded, own, endpoint) in [
+            (Some("http"), Some("https"), "http://a.test/oidc/register"),
+            (Some("https, http"), Some("http"), "http://a.test/oidc/register"),
+            (None, Some("https"), "https://a.test/oidc/register"),
+            (Some("javascript"), None, "https://a.test/oidc/register"),
+        ] {
+            let fake = Fake::default();
+            let own = own.map(|own| ("request.scheme".to_owned(), own.as_bytes().to_vec()));
+            fake.properties.lock().unwrap().extend(own);
+            let headers: Vec<_> = forwarded.map(|scheme| ("x-forwarded-proto", scheme)).into_iter().collect();
+            assert_eq!(asked(&fake, &headers).unwrap().registration_endpoint.as_deref(), Some(endpoint));
+        }
+        assert!(asked(&Fake::default(), &[(":method", "POST")]).is_none());
+    }
+}
