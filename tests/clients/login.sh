@@ -11,18 +11,15 @@ if ! { command -v node && command -v npm; } >/dev/null; then
     exit 1
 fi
 mkdir -p "$home"
-if ! cmp -s "$here/package.json" "$home/package.json"; then
+if ! cmp -s "$here/package.json" "$home/installed.json"; then
     printf 'login: installing openid-client, the MCP SDK and playwright-core into %s (once)\n' "${home#"$PWD"/}" >&2
-    cp "$here/package.json" "$home/package.json.new"
-    (
-        cd "$home"
-        cp package.json.new package.json
-        npm install --silent --no-audit --no-fund --ignore-scripts >&2
-    ) || {
-        rm -f "$home/package.json"
+    cp "$here/package.json" "$home/"
+    npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$home" >&2 || {
         printf 'login: npm could not install the clients\n' >&2
         exit 1
     }
+    # Last, so that what was interrupted is done again.
+    cp "$here/package.json" "$home/installed.json"
 fi
 cp "$here"/*.mjs "$home/"
 printf '%s\n' "$home"

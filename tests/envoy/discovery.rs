@@ -1,228 +1,185 @@
-//! The authorization server's metadata as clients get them, and which web pages may read what.
+//! The authorization server's metadata, through a real Envoy.
 
 use serde_json::{Value, json};
 
+use super::upstream::Upstream;
 use super::{open, outcome};
-use crate::support::gateway::{AuthorizationServer, Gateway, Options};
+use crate::support::gateway::{Gateway, Options};
 use crate::support::http1::{self, Connection};
+use crate::support::http2;
 use crate::support::response::Response;
-use crate::support::upstream::{Says, Upstream};
+use crate::support::{envoy, process::eventually};
 
-const PATHS: [&str; 2] = ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"];
+const PATH: &str = "/.well-known/openid-configuration";
 
-/// What a server publishes that was made without third parties in mind; its numbers and its order are its own.
-const DOCUMENT: &str = r#"{"issuer": "https://as.example", "x-number": 1.50, "registration_endpoint": "https://as.example/reg", "token_endpoint_auth_methods_supported": ["private_key_jwt"], "a-first": null}"#;
+const JSON: &str = "content-type: application/json\r\n";
 
-fn document() -> Says {
-    Says { body: DOCUMENT.as_bytes().to_vec(), ..Says::json(200, &Value::Null) }
-        .with("cache-control", "public, max-age=60")
-        .with("etag", "\"1\"")
-        .with("last-modified", "Thu, 26 Nov 2026 00:00:00 GMT")
+/// What the server says, with validators of its own.
+const DOCUMENT: &[u8] =
+    br#"{"issuer":"https://as/","z":1.10,"registration_endpoint":"https://as/reg","code_challenge_methods_supported":["plain"]}"#;
+
+fn completed(endpoint: &str) -> String {
+    format!(
+        "{}{endpoint}{}",
+        r#"{"issuer":"https://as/","z":1.10,"registration_endpoint":""#,
+        concat!(
+            r#"","code_challenge_methods_supported":["plain","S256"],"#,
+            r#""token_endpoint_auth_methods_supported":["client_secret_basic","none","client_secret_post"]}"#,
+        )
+    )
 }
 
-fn gateway(upstream: &Upstream, dcr_edge: Value) -> Gateway {
-    let authorization_server = AuthorizationServer::At(upstream.address());
-    open(Options { authorization_server, ..Options::default() }, dcr_edge)
+fn start(options: Options) -> (Upstream, Gateway) {
+    let upstream = Upstream::start();
+    let gateway = open(upstream.behind(options), json!({}));
+    (upstream, gateway)
 }
 
-fn send(gateway: &Gateway, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
-    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-    http1::exchange(gateway.http_address(), &http1::request(method, target, &headers, b""))
-}
-
-#[test]
-fn a_document_gains_what_is_missing_and_loses_nothing_but_the_servers_own_registration() {
-    let upstream = Upstream::start(|_| document());
-    let gateway = gateway(&upstream, json!({}));
-    let port = gateway.http_address().port();
-    for path in PATHS {
-        let host = format!("localhost:{port}");
-        let headers = [
-            ("host", host.as_str()),
-            ("accept-encoding", "gzip, br"),
-            ("if-none-match", "\"1\""),
-            ("if-modified-since", "Thu, 26 Nov 2026 00:00:00 GMT"),
-            ("range", "bytes=0-10"),
-        ];
-        let response = send(&gateway, "GET", path, &headers);
-        assert_eq!(response.status, 200, "{response:?}");
-        let text = response.text();
-        for kept in [r#""x-number""#, "1.50", r#""a-first""#, "private_key_jwt"] {
-            assert!(text.contains(kept), "{text}");
-        }
-        assert!(text.find("issuer").unwrap() < text.find("a-first").unwrap(), "{text}");
-        let document = response.json();
-        assert_eq!(document["registration_endpoint"], json!(format!("http://localhost:{port}/oidc/register")));
-        assert_eq!(document["code_challenge_methods_supported"], json!(["S256"]));
-        let methods = &document["token_endpoint_auth_methods_supported"];
-        for method in ["private_key_jwt", "none", "client_secret_post"] {
-            assert!(methods.as_array().unwrap().contains(&json!(method)), "{methods}");
-        }
-        assert_eq!(response.header("content-length"), Some(&*text.len().to_string()));
-        assert_eq!(response.header("cache-control"), Some("public, max-age=60"));
-        assert_eq!((response.header("etag"), response.header("last-modified")), (None, None));
-        let seen = upstream.take().remove(0);
-        assert_eq!(seen.header("accept-encoding"), Some("identity"));
-        for name in ["if-none-match", "if-modified-since", "range"] {
-            assert_eq!(seen.header(name), None);
-        }
-    }
-    let head = send(&gateway, "HEAD", PATHS[0], &[]);
-    assert_eq!((head.status, head.header("cache-control")), (200, Some("public, max-age=60")));
-    // Over TLS the endpoint is there too.
-    let mut connection = Connection::open_tls(gateway.https_address(), &gateway.ca());
-    connection.send(&http1::request("GET", PATHS[0], &[], b""));
-    assert_eq!(connection.receive().json()["registration_endpoint"], json!("https://localhost/oidc/register"));
+fn is_withheld(response: &Response) -> bool {
+    outcome(response) == (502, "bad_gateway".to_owned()) && response.json()["decision_id"].is_string()
 }
 
 #[test]
-fn where_registration_is_off_no_endpoint_is_named() {
-    let upstream = Upstream::start(|_| document());
-    let gateway = gateway(&upstream, json!({}));
-    gateway.patch_settings(&json!({"flags": {"enable_dynamic_client_registration": false}}));
-    assert_eq!(send(&gateway, "GET", PATHS[0], &[]).json().get("registration_endpoint"), None);
-    gateway.patch_settings(&json!({
-        "flags": {"enable_dynamic_client_registration": true}, "dcr_edge": {"registrar": "off"}
-    }));
-    assert_eq!(send(&gateway, "GET", PATHS[0], &[]).json().get("registration_endpoint"), None);
-}
-
-#[test]
-fn what_cannot_be_completed_is_not_passed_on_and_what_is_no_document_is() {
-    let upstream = Upstream::start(|_| document());
-    let gateway = gateway(&upstream, json!({}));
-    let long = format!(r#"{{"issuer": "{}"}}"#, "x".repeat(300_000));
-    for says in [
-        document().with("content-encoding", "gzip"),
-        Says { body: b"[]".to_vec(), ..document() },
-        Says { body: b"{\"a\":1".to_vec(), ..document() },
-        Says { body: Vec::new(), ..document() },
-        Says { body: br#"{"issuer":"a","issuer":"b"}"#.to_vec(), ..document() },
-        Says { body: long.into_bytes(), ..document() },
-    ] {
-        let shown = String::from_utf8_lossy(&says.body).chars().take(40).collect::<String>();
-        upstream.set(move |_| says.clone());
-        let response = send(&gateway, "GET", PATHS[0], &[("x-request-id", "id-1")]);
-        assert_eq!(outcome(&response), (502, "bad_gateway".to_owned()), "{shown}");
-        assert!(!response.text().contains("issuer"));
-    }
-    for says in [
-        Says::json(404, &json!({"error": "x"})),
-        Says::json(500, &json!({})),
-        Says { body: b"<html>".to_vec(), ..Says::json(200, &Value::Null).with("content-type", "text/html") },
-        Says::json(302, &json!({})).with("location", "/elsewhere"),
-    ] {
-        let (status, body) = (says.status, says.body.clone());
-        upstream.set(move |_| says.clone());
-        let response = send(&gateway, "GET", PATHS[0], &[]);
-        assert_eq!((response.status, response.body), (status, body));
-    }
-}
-
-#[test]
-fn pages_of_the_tenants_origins_read_answers_whatever_the_server_says() {
-    let upstream = Upstream::start(|_| {
-        document()
-            .with("access-control-allow-origin", "https://servers.example")
-            .with("access-control-allow-credentials", "true")
-            .with("vary", "accept")
-    });
-    let gateway = gateway(&upstream, json!({"cors_origins": ["https://app.example"]}));
-    let allowed = |method: &str, target: &str, origin: &str, more: &[(&str, &str)]| {
-        let headers = [&[("origin", origin)], more].concat();
-        let response = send(&gateway, method, target, &headers);
-        let text = |name| response.header(name).map(str::to_owned);
-        (response.status, text("access-control-allow-origin"), text("vary"), text("access-control-allow-credentials"))
-    };
-    let app = Some("https://app.example".to_owned());
-    for (method, target) in [("GET", PATHS[0]), ("POST", "/oauth/token")] {
-        let (status, origin, vary, credentials) = allowed(method, target, "https://app.example", &[]);
-        assert_eq!((status, origin, credentials), (200, app.clone(), None), "{target}");
-        assert_eq!(vary.as_deref(), Some("accept, origin"), "{target}");
-        for other in ["https://app.example.evil.example", "https://APP.example", "http://app.example", "null"] {
-            assert_eq!(allowed(method, target, other, &[]).1, None, "{target} {other}");
-        }
-    }
-    // A refusal of the edge's own is read by the page, too.
-    let response = http1::exchange(
-        gateway.http_address(),
-        &http1::request(
-            "POST",
-            "/oauth/token",
-            &[("origin", b"https://app.example"), ("content-type", b"application/x-www-form-urlencoded")],
-            b"client_id=tpc_x&grant_type=authorization_code",
-        ),
-    );
-    assert_eq!((response.status, response.header("access-control-allow-origin")), (401, Some("https://app.example")));
-    upstream.take();
-    for (target, method) in [(PATHS[0], "GET"), ("/oauth/token", "POST"), ("/oidc/register", "POST")] {
-        let asks = [("access-control-request-method", method), ("access-control-request-headers", "content-type")];
-        let headers = [&[("origin", "https://app.example")][..], &asks].concat();
-        let response = send(&gateway, "OPTIONS", target, &headers);
+fn every_supported_envoy_completes_metadata_and_withholds_what_cannot_be_completed() {
+    for envoy in envoy::matrix() {
+        let version = envoy.display().to_string();
+        let (upstream, gateway) = start(Options { envoy, ..Options::default() });
+        let get = || http1::get(gateway.http_address(), PATH);
+        upstream.says(200, JSON, DOCUMENT);
+        let response = get();
         assert_eq!(
-            (response.status, response.header("access-control-allow-origin")),
-            (204, Some("https://app.example"))
+            (response.status, response.text()),
+            (200, &*completed("http://localhost/oidc/register")),
+            "{version}"
         );
-        assert_eq!(response.header("access-control-allow-methods"), Some(method));
-        assert!(response.header("access-control-allow-headers").unwrap().contains("content-type"));
-        let other = send(&gateway, "OPTIONS", target, &[&[("origin", "https://other.example")][..], &asks].concat());
-        assert_eq!((other.status, other.header("access-control-allow-methods")), (204, None), "{target}");
+        for (headers, body) in [
+            (JSON.to_owned(), b"[]".to_vec()),
+            (JSON.to_owned(), Vec::new()),
+            (JSON.to_owned(), br#"{"a":1,"a":1}"#.to_vec()),
+            (format!("{JSON}content-encoding: gzip\r\n"), b"\x1f\x8b".to_vec()),
+            (JSON.to_owned(), vec![b' '; 300 * 1024]),
+        ] {
+            upstream.says(200, &headers, &body);
+            let response = get();
+            assert!(is_withheld(&response), "{version}: {response:?}");
+        }
+        assert_eq!(gateway.decisions("server_metadata"), 5, "{version}");
+        upstream.says(200, JSON, DOCUMENT);
+        assert_eq!(get().status, 200, "{version}");
     }
-    assert_eq!(upstream.take().len(), 0, "a preflight does not reach the server");
 }
 
 #[test]
-fn everybody_may_read_registration_and_discovery_where_the_tenant_says_so_but_tokens_are_for_named_origins() {
-    let upstream = Upstream::start(|_| document());
-    let gateway = gateway(&upstream, json!({"cors_origins": ["*"]}));
-    let origin = |method: &str, target: &str| {
-        let response = send(&gateway, method, target, &[("origin", "https://any.example")]);
-        response.header("access-control-allow-origin").map(str::to_owned)
+fn the_server_is_asked_for_the_whole_document_as_it_is() {
+    let (upstream, gateway) = start(Options::default());
+    upstream.says(200, JSON, DOCUMENT);
+    let headers: [(&str, &[u8]); 5] = [
+        ("accept-encoding", b"gzip, br"),
+        ("if-none-match", b"\"x\""),
+        ("if-modified-since", b"Thu, 26 Nov 2026 00:00:00 GMT"),
+        ("range", b"bytes=0-3"),
+        ("accept", b"application/json"),
+    ];
+    assert_eq!(http1::exchange(gateway.http_address(), &http1::request("GET", PATH, &headers, b"")).status, 200);
+    let request = upstream.last_request();
+    assert!(request.contains("accept-encoding: identity\r\n") && request.contains("accept: application/json\r\n"));
+    assert!(!request.contains("if-") && !request.contains("range:") && !request.contains("gzip"), "{request}");
+    http1::exchange(gateway.http_address(), &http1::request("POST", PATH, &headers, b""));
+    assert!(upstream.last_request().contains("accept-encoding: gzip, br\r\n"));
+}
+
+#[test]
+fn lengths_and_validators_are_those_of_the_completed_document() {
+    let (upstream, gateway) = start(Options::default());
+    let validators =
+        "etag: \"1\"\r\nlast-modified: x\r\naccept-ranges: bytes\r\ndigest: x\r\ncache-control: max-age=60\r\n";
+    upstream.says(200, &format!("{JSON}{validators}"), DOCUMENT);
+    let response = http1::get(gateway.http_address(), PATH);
+    assert_eq!(response.header("content-length"), Some(response.body.len().to_string().as_str()));
+    assert_eq!(response.header("cache-control"), Some("max-age=60"));
+    for gone in ["etag", "last-modified", "accept-ranges", "digest", "transfer-encoding"] {
+        assert_eq!(response.header(gone), None, "{gone}");
+    }
+    let head = format!("HTTP/1.1 200 X\r\ncontent-length: {}\r\n{JSON}{validators}\r\n", DOCUMENT.len());
+    upstream.answers(&[head.as_bytes()]);
+    let response = http1::exchange(gateway.http_address(), &http1::request("HEAD", PATH, &[], b""));
+    assert_eq!((response.status, response.header("cache-control")), (200, Some("max-age=60")));
+    for gone in ["content-length", "etag"] {
+        assert_eq!(response.header(gone), None, "{response:?}");
+    }
+}
+
+#[test]
+fn a_document_in_pieces_is_completed_and_one_without_an_announced_end_is_bounded() {
+    let (upstream, gateway) = start(Options::default());
+    let head = format!("HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n{JSON}\r\n");
+    let (one, two) = DOCUMENT.split_at(40);
+    let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+    for end in [&b"0\r\n\r\n"[..], b"0\r\nx-trailer: end\r\n\r\n"] {
+        upstream.answers(&[head.as_bytes(), &chunk(one), &chunk(two), end]);
+        let response = http1::get(gateway.http_address(), PATH);
+        assert_eq!((response.status, response.text()), (200, &*completed("http://localhost/oidc/register")));
+        assert_eq!(response.header("content-length"), Some(response.body.len().to_string().as_str()));
+    }
+    let piece = chunk(&[b' '; 60 * 1024]);
+    upstream.answers(&[head.as_bytes(), &piece, &piece, &piece, &piece, &piece, b"0\r\n\r\n"]);
+    let response = http1::get(gateway.http_address(), PATH);
+    // The proxy's own buffer may be the first to be full.
+    assert!(matches!(response.status, 500 | 502) && !response.text().contains("    "), "{response:?}");
+    upstream.says(200, JSON, DOCUMENT);
+    let request = http2::Request { path: PATH, ..Default::default() };
+    let response = http2::exchange(gateway.http_address(), &request).unwrap();
+    assert_eq!((response.status, response.text()), (200, &*completed("http://localhost/oidc/register")));
+}
+
+#[test]
+fn whatever_is_no_document_passes_as_it_is() {
+    let (upstream, gateway) = start(Options::default());
+    for (status, headers, body) in [
+        (404, JSON, &br#"{"error":"x"}"#[..]),
+        (302, "location: https://as/elsewhere\r\n", b""),
+        (200, "content-type: text/html\r\netag: \"1\"\r\n", b"<html>"),
+        (500, JSON, b"[]"),
+    ] {
+        upstream.says(status, headers, body);
+        let response = http1::get(gateway.http_address(), PATH);
+        assert_eq!((response.status, &*response.body), (status, body), "{headers}");
+        assert_eq!(response.header("etag").is_some(), headers.contains("etag"));
+    }
+}
+
+#[test]
+fn the_registration_endpoint_is_where_the_client_came_to_and_gone_while_nobody_may_register() {
+    let upstream = Upstream::start();
+    upstream.says(200, JSON, DOCUMENT);
+    let gateway = open(upstream.behind(Options { trusted_hops: 1, ..Options::default() }), json!({}));
+    let endpoint = |response: &Response| response.json()["registration_endpoint"].as_str().map(str::to_owned);
+    let ask = |headers: &[(&str, &[u8])]| {
+        endpoint(&http1::exchange(gateway.http_address(), &http1::request("GET", PATH, headers, b"")))
     };
-    assert_eq!(origin("GET", PATHS[0]).as_deref(), Some("*"));
-    assert_eq!(origin("POST", "/oidc/register").as_deref(), Some("*"));
-    assert_eq!(origin("POST", "/oauth/token"), None);
-}
+    assert_eq!(ask(&[]).as_deref(), Some("http://localhost/oidc/register"));
+    assert_eq!(ask(&[("host", b"LocalHost:8443")]).as_deref(), Some("http://LocalHost:8443/oidc/register"));
+    // A proxy in front that ends TLS is believed where there is one.
+    assert_eq!(ask(&[("x-forwarded-proto", b"https")]).as_deref(), Some("https://localhost/oidc/register"));
+    let mut tls = Connection::open_tls(gateway.https_address(), &gateway.ca());
+    tls.send(&http1::request("GET", PATH, &[], b""));
+    assert_eq!(endpoint(&tls.receive()).as_deref(), Some("https://localhost/oidc/register"));
 
-#[test]
-fn without_origins_the_servers_own_word_stands() {
-    let upstream = Upstream::start(|_| document().with("access-control-allow-origin", "https://servers.example"));
-    let gateway = gateway(&upstream, json!({}));
-    for (method, target) in [("GET", PATHS[0]), ("POST", "/oauth/token"), ("OPTIONS", "/oauth/token")] {
-        let headers = [("origin", "https://servers.example"), ("access-control-request-method", "POST")];
-        let response = send(&gateway, method, target, &headers);
-        assert_eq!(
-            (response.status, response.header("access-control-allow-origin")),
-            (200, Some("https://servers.example"))
-        );
+    let off: [Value; 2] = [
+        json!({"flags": {"enable_dynamic_client_registration": false}}),
+        json!({"flags": {"enable_dynamic_client_registration": true}, "dcr_edge": {"registrar": "off"}}),
+    ];
+    for settings in off {
+        gateway.patch_settings(&settings);
+        eventually("it is gone", || ask(&[]).is_none().then_some(()));
     }
 }
 
 #[test]
-fn an_error_that_the_server_sends_to_a_callback_becomes_a_page_unless_the_client_is_to_have_it() {
-    use super::controls::{Protected, query};
-    let upstream = Upstream::start(|seen| {
-        let location = if seen.target.contains("nonce=login") {
-            "/login?error=none".to_owned()
-        } else {
-            "https://app.example/cb?error=login_required&state=s".to_owned()
-        };
-        Says::json(303, &Value::Null).with("location", &location)
-    });
-    let authorization_server = AuthorizationServer::At(upstream.address());
-    let protected = Protected::with(Options { authorization_server, ..Options::default() }, json!({}));
-    let client = protected.public_client();
-    let target = format!("/authorize?{}", query(&client.id));
-    for _ in 0..4 {
-        let response = protected.get(&target);
-        assert_eq!(outcome(&response), (400, "login_required".to_owned()));
-        assert_eq!((response.header("location"), response.header("cache-control")), (None, Some("no-store")));
-        assert_eq!(protected.get(&format!("{target}&nonce=login")).status, 303);
-    }
-    // Another server's clients are none of the edge's business.
-    assert_eq!(protected.get("/authorize?client_id=first").status, 303);
-    let policy = json!({"redirection_policy": "allow_always"});
-    protected.manage("PATCH", &format!("/api/v2/clients/{}", client.id), &policy, 200);
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    assert_eq!(protected.get(&target).header("location"), Some("https://app.example/cb?error=login_required&state=s"));
+fn nobody_but_a_trusted_proxy_chooses_the_scheme() {
+    let (upstream, gateway) = start(Options::default());
+    upstream.says(200, JSON, DOCUMENT);
+    let request = http1::request("GET", PATH, &[("x-forwarded-proto", b"https")], b"");
+    let response = http1::exchange(gateway.http_address(), &request);
+    assert_eq!(response.text(), completed("http://localhost/oidc/register"));
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Output};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::support::gateway::{Options, write_configuration};
+use crate::support::gateway::{Options, node_authorization_server, tool, write_configuration};
 use crate::support::process::{Process, eventually};
 use crate::support::{envoy, http1, output_of, root, store_binary};
 
@@ -401,6 +401,30 @@ fn the_calls_that_make_run_prints_are_those_of_the_readme_and_answer_as_it_says(
     eventually("the edge has the settings", || (first_line_of(register) == "HTTP/1.1 201 Created").then_some(()));
     eventually("a token of the limit", || (first_line_of(refused) == "HTTP/1.1 400 Bad Request").then_some(()));
     assert!(run.terminate().success());
+}
+
+#[test]
+fn real_clients_log_in_at_the_gateway_that_make_run_starts() {
+    let (Some(_), Some(home), Some(chromium)) =
+        (node_authorization_server(), tool("DCR_TEST_LOGIN_CLIENTS"), tool("DCR_TEST_CHROMIUM"))
+    else {
+        return;
+    };
+    for script in ["openid_client.mjs", "mcp.mjs", "browser.mjs"] {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = dir.path().join("run");
+        let run = Run::start(dir.path(), &run_dir);
+        assert!(run.process().log().contains("authorization server: oidc-provider"), "{}", run.process().log());
+        let token = std::fs::read_to_string(run_dir.join("management-token")).unwrap();
+        let mut node = Command::new("node");
+        node.arg(home.join(script))
+            .arg(format!("https://localhost:{}", run.address("HTTPS_PORT").port()))
+            .arg(token.trim())
+            .arg(&chromium)
+            .env("NODE_EXTRA_CA_CERTS", run_dir.join("ca.pem"));
+        output_of(&mut node);
+        assert!(run.terminate().success());
+    }
 }
 
 #[test]

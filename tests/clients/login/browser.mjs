@@ -92,6 +92,7 @@ try {
     const [page, response] = await visit(url(changes));
     assert.equal(response.status(), 400, what);
     assert.ok((await page.locator('code').first().textContent()).includes(error), what);
+    assert.match(await page.locator('code').last().textContent(), /^[\w-]{32,}$/, 'the number of the decision');
     assert.equal(await page.getByRole('heading', { name: 'Login is not possible' }).count(), 1, what);
     await page.context().close();
   }

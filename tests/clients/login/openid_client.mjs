@@ -48,6 +48,7 @@ for (const method of ['none', 'client_secret_post']) {
   assert.equal(claims(refreshed.access_token).aud, API);
   await assert.rejects(client.refreshTokenGrant(config, tokens.refresh_token), { error: 'invalid_grant' });
   await client.tokenRevocation(config, refreshed.refresh_token);
+  await assert.rejects(client.refreshTokenGrant(config, refreshed.refresh_token), { error: 'invalid_grant' });
 
   // A user who says no comes back with that error: the server has it from a page of its own.
   const denied = await new User().logIn(url, callback, 'deny');
