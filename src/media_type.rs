@@ -10,20 +10,30 @@ pub fn is_json<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> bool {
 }
 
 /// Whether there is exactly one `content-type` and it is that of a form in UTF-8.
-pub fn is_form<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> bool {
+pub fn is_form<'a>(values: impl Iterator<Item = &'a [u8]>) -> bool {
+    is_in_utf8(values, "x-www-form-urlencoded")
+}
+
+/// Whether there is exactly one `content-type` and it is JSON in UTF-8. JSON has no charset (RFC 8259 §11), and there are
+/// servers that go by one all the same.
+pub fn is_json_in_utf8<'a>(values: impl Iterator<Item = &'a [u8]>) -> bool {
+    is_in_utf8(values, "json")
+}
+
+fn is_in_utf8<'a>(mut values: impl Iterator<Item = &'a [u8]>, subtype: &str) -> bool {
     let (Some(only), None) = (values.next(), values.next()) else { return false };
-    let is_form = |media: MediaType| {
+    let is_it = |media: MediaType| {
         // One that knows no parameters reads UTF-8 too (URL Standard §5.1).
         let is_utf8 = |(name, value): (Name, mediatype::Value)| {
             name == "charset" && value.unquoted_str().eq_ignore_ascii_case("utf-8")
         };
         media.ty == "application"
-            && media.subty == "x-www-form-urlencoded"
+            && media.subty == subtype
             && media.suffix.is_none()
             && media.params().count() <= 1
             && media.params().all(is_utf8)
     };
-    std::str::from_utf8(only).ok().and_then(|text| MediaType::parse(text).ok()).is_some_and(is_form)
+    std::str::from_utf8(only).ok().and_then(|text| MediaType::parse(text).ok()).is_some_and(is_it)
 }
 
 /// Whether HTML is preferred to JSON (RFC 9110 §12.5.1). Whoever has no preference gets JSON.

@@ -128,7 +128,15 @@ impl Routes {
             // Some servers take a decoded `?`, `#` or NUL for the end of the path, others for a character.
             let end = reading.iter().position(|byte| matches!(byte, b'?' | b'#' | 0)).unwrap_or(reading.len());
             let cut = reading.get(..end).unwrap_or_default();
-            if place != place_of(&tidy(cut)) || (end < reading.len() && place != place_of(&tidy(&reading))) {
+            let tidied = tidy(cut);
+            if place != place_of(&tidied) || (end < reading.len() && place != place_of(&tidy(&reading))) {
+                return Err(Disguised);
+            }
+            // Some servers take what follows a dot for a format, and not for a part of the name.
+            if let Some(named) = without_format(&tidied).map(place_of)
+                && named != place
+                && named.0 != Endpoint::Other
+            {
                 return Err(Disguised);
             }
             match decode(&reading) {
@@ -181,6 +189,13 @@ fn tidy(path: &[u8]) -> Cow<'_, [u8]> {
         tidied.extend_from_slice(name);
     }
     Cow::Owned(tidied)
+}
+
+/// A tidy path without what follows the first dot of its last segment; `None` if there is none.
+fn without_format(path: &[u8]) -> Option<&[u8]> {
+    let last = path.iter().rposition(|byte| *byte == b'/')?.saturating_add(1);
+    let dot = path.get(last..)?.iter().position(|byte| *byte == b'.').filter(|dot| *dot > 0)?;
+    path.get(..last.saturating_add(dot))
 }
 
 /// `path` without case, blanks and control bytes, with `\` as `/`. Two characters beyond ASCII fold to ASCII letters for
@@ -394,6 +409,12 @@ mod tests {
             "/api/v2/../../oidc/register",
             "/api/v2/%2e%2e/%2e%2e/authorize",
             "/samlp/../wsfed",
+            "/oidc/register.html",
+            "/oauth/token.json",
+            "/authorize.x.y",
+            "/oauth/par%2ejson",
+            "/reg.json",
+            "/api/v2.json",
             "/SAMLP/id",
         ] {
             assert_eq!(endpoint(path), Err(Disguised), "{path}");
@@ -418,7 +439,7 @@ mod tests {
             "/x?/../oidc/register",
             "/oidc",
             "/oidc/registered",
-            "/oidc/register.html",
+            "/oidc/registered.html",
             "/x/oidc/register",
             "/api/v20/x",
             "/api/v1",

@@ -50,7 +50,7 @@ export function login({ uid, client, redirectUri, connections, error }) {
   return page('Log in', html`${asker({ client, redirectUri })}
 ${error ? html`<p role="alert">${error}</p>` : ''}
 <form method="post" action="/interaction/${uid}/login">
-${connections.length ? html`<fieldset><legend>Log in with</legend>${connections.map(choice)}</fieldset>` : ''}
+${connections.length ? html`<fieldset><legend>Log in with</legend>${connections.map(choice)}</fieldset>` : html`<p>No connection is open to this application.</p>`}
 <label>User name <input name="user" autocomplete="username" required autofocus></label>
 <label>Password <input name="password" type="password" autocomplete="current-password" required></label>
 <button>Log in</button>

@@ -159,7 +159,7 @@ async function interact(provider, request, response, uid, action) {
     if (action !== 'login') return show(response, pages.login({ ...asked, connections }));
     const fields = await form(request);
     const user = fields.get('user') ?? '';
-    const isAllowed = connections.length === 0 || connections.includes(fields.get('connection'));
+    const isAllowed = connections.includes(fields.get('connection'));
     if (!/^[\w.@+-]{1,64}$/.test(user) || fields.get('password') !== 'demo' || !isAllowed) {
       return show(response, pages.login({ ...asked, connections, error: 'User name or password is wrong.' }), 400);
     }

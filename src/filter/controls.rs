@@ -146,7 +146,7 @@ impl Controls {
     /// Whether an id is worth a look: an id of any form may be a third party's only where somebody else makes them.
     fn is_looked_up(&self, id: &str) -> bool {
         let settings = &self.tenant.tenant.settings.dcr_edge;
-        let is_any = settings.registrar == Registrar::Forward || settings.unknown_clients == UnknownClients::Refuse;
+        let is_any = settings.registrar != Registrar::Store || settings.unknown_clients == UnknownClients::Refuse;
         edge_api::is_client_id(id) && (is_any || third_party::is_third_party_form(id))
     }
 
@@ -215,7 +215,7 @@ impl Controls {
         match self.endpoint {
             Endpoint::Authorization | Endpoint::Token if is_controlled => self.control(environment),
             Endpoint::Authorization | Endpoint::Token => {
-                let is_known = self.seen.iter().any(|(_, client)| client.is_some());
+                let is_known = !self.seen.is_empty() && self.seen.iter().all(|(_, client)| client.is_some());
                 if self.tenant.tenant.settings.dcr_edge.unknown_clients == UnknownClients::Refuse && !is_known {
                     return Err(self.refuse_unknown());
                 }

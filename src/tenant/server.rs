@@ -187,7 +187,7 @@ fn is_segment(segment: &str) -> bool {
     !segment.is_empty() && !segment.starts_with("..") && segment != "." && segment.bytes().all(is_unreserved)
 }
 
-/// The names that the authorization server has for parameters that no standard names.
+/// The names that the authorization server has for parameters that no standard names. No two are one.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -198,6 +198,23 @@ pub struct ParameterNames {
     pub connection: ParameterName,
     /// What it calls the organization that the user logs in to.
     pub organization: ParameterName,
+}
+
+/// Names of which no two are one, nor one the standard word of another.
+pub(super) fn distinct<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ParameterNames, D::Error> {
+    let names = ParameterNames::deserialize(deserializer)?;
+    let ParameterNames { audience, connection, organization } = &names;
+    let words = [(audience, "audience"), (connection, "connection"), (organization, "organization")];
+    let is_of_another = |(name, own): &(&ParameterName, &str)| {
+        let is = |word: &str| name.0.eq_ignore_ascii_case(word);
+        let is_standard = ["audience", "connection", "organization"].iter().any(|word| word != own && is(word));
+        let is_taken = words.iter().any(|(other, word)| word != own && is(&other.0));
+        is_standard || is_taken || (*own != "audience" && is("resource"))
+    };
+    if words.iter().any(is_of_another) {
+        return Err(serde::de::Error::custom("each parameter needs a name of its own"));
+    }
+    Ok(names)
 }
 
 impl Default for ParameterNames {
@@ -215,9 +232,12 @@ impl Default for ParameterNames {
 pub struct ParameterName(String);
 
 /// Parameters that mean something else already.
-const TAKEN: [&str; 24] = [
+const TAKEN: [&str; 30] = [
     "acr_values",
     "authorization_details",
+    "claims",
+    "client_assertion",
+    "client_assertion_type",
     "client_id",
     "client_secret",
     "code",
@@ -228,6 +248,7 @@ const TAKEN: [&str; 24] = [
     "display",
     "dpop_jkt",
     "grant_type",
+    "id_token_hint",
     "login_hint",
     "max_age",
     "nonce",
@@ -239,7 +260,9 @@ const TAKEN: [&str; 24] = [
     "request",
     "request_uri",
     "scope",
+    "screen_hint",
     "state",
+    "ui_locales",
 ];
 
 impl ParameterName {

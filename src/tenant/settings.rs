@@ -120,6 +120,7 @@ pub struct DcrEdge {
     /// Where the authorization server has its endpoints.
     pub paths: Paths,
     /// What the authorization server calls parameters that no standard names.
+    #[serde(deserialize_with = "super::server::distinct")]
     pub parameters: ParameterNames,
     /// How long the tenant's log is kept.
     pub log_retention: LogRetention,
@@ -583,6 +584,13 @@ mod tests {
                 "flags.enable_dynamic_client_registration",
             ),
             (json!({"dcr_edge": {"custom_schemes": "none"}}), "dcr_edge.custom_schemes"),
+            (json!({"dcr_edge": {"parameters": {"connection": "audience"}}}), "dcr_edge.parameters"),
+            (json!({"dcr_edge": {"parameters": {"connection": "x", "organization": "X"}}}), "dcr_edge.parameters"),
+            (json!({"dcr_edge": {"parameters": {"connection": "resource"}}}), "dcr_edge.parameters"),
+            (json!({"dcr_edge": {"parameters": {"audience": "scope"}}}), "dcr_edge.parameters.audience"),
+            (json!({"dcr_edge": {"paths": {"token": ["/t", "x"]}}}), "dcr_edge.paths.token[1]"),
+            (json!({"dcr_edge": {"client_grace": 86_401}}), "dcr_edge.client_grace"),
+            (json!({"dcr_edge": {"cors_origins": ["*", "**"]}}), "dcr_edge.cors_origins[1]"),
             (json!({"dcr_edge": {"allowed_redirect_hosts": ["*.example.com"]}}), "dcr_edge.allowed_redirect_hosts[0]"),
         ] {
             let error = parse(value).unwrap_err();

@@ -13,6 +13,9 @@ use crate::media_type;
 /// Most ids that are told apart. No honest request names more than two.
 const MAX_IDS: usize = 8;
 
+/// Most segments of a path that are told apart.
+const MAX_SEGMENTS: usize = 16;
+
 /// Longest text that can be an id, in bytes.
 const MAX_ID: usize = 255;
 
@@ -52,15 +55,13 @@ pub struct NamedClients {
     /// Whether there is something that names a client where nobody here can read it. Where an id is named besides, it has
     /// to be the same (RFC 7521 §4.2, RFC 9101 §5, RFC 9126 §4).
     is_indirect: bool,
+    /// Most ids that are kept.
+    room: usize,
 }
 
 /// The clients that a request names in its query, its body and its credentials.
 pub fn named_clients(message: &Message) -> NamedClients {
-    let mut named = NamedClients::default();
-    if message.is_named_by_path {
-        let path = message.path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
-        path.split(|byte| matches!(byte, b'/' | b';')).for_each(|segment| named.add_encoded(segment));
-    }
+    let mut named = NamedClients { room: MAX_IDS, ..NamedClients::default() };
     if let Some(query) = message.path_and_query.splitn(2, |byte| *byte == b'?').nth(1) {
         named.add_pairs(query);
     }
@@ -75,15 +76,15 @@ pub fn named_clients(message: &Message) -> NamedClients {
     match message.body {
         [] => {}
         body if media_type::is_form(types()) => named.add_pairs(body),
-        body if media_type::is_json(types()) => named.add_json(body),
-        body => {
-            named.uncertain = true;
-            named.add_pairs(body);
-            named.add_json(body);
-            named.add_tokens(body);
-        }
+        body if media_type::is_json_in_utf8(types()) => named.add_json(body),
+        _ => named.uncertain = true,
     }
     named.uncertain |= named.is_indirect && named.ids.is_empty();
+    if message.is_named_by_path {
+        named.room = named.ids.len().saturating_add(MAX_SEGMENTS);
+        let path = message.path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
+        path.split(|byte| matches!(byte, b'/' | b';')).for_each(|segment| named.add_encoded(segment));
+    }
     named
 }
 
@@ -111,11 +112,18 @@ impl NamedClients {
         if self.ids.contains(&id) {
             return;
         }
-        if self.ids.len() < MAX_IDS {
+        if self.ids.len() < self.room {
             self.ids.push(id);
         } else {
             self.too_many = true;
         }
+    }
+
+    /// Takes the value of a parameter for an id. Where there is more than an id in it, a server may cut, skip or decode it.
+    fn add_value_of_id(&mut self, value: &[u8]) {
+        let decoded = decoded(value);
+        self.uncertain |= decoded.iter().any(|byte| !byte.is_ascii_graphic() || *byte == b'%');
+        self.add_encoded(value);
     }
 
     /// Takes encoded text for an id, however often it has to be decoded.
@@ -139,7 +147,7 @@ impl NamedClients {
             // Most names are none of these in any reading, and cost no allocation.
             let Some(kind) = Kind::of(name) else { continue };
             if kind == Kind::ClientId {
-                self.add_encoded(value);
+                self.add_value_of_id(value);
             } else if let Some(value) = readings(value).get(1) {
                 self.add_value(kind, value);
             }
@@ -198,7 +206,7 @@ impl NamedClients {
     fn add_json(&mut self, body: &[u8]) {
         let Ok(Members(members)) = serde_json::from_slice(body) else {
             self.uncertain = true;
-            return self.add_tokens(body);
+            return;
         };
         for (name, value) in members {
             let Some(kind) = Kind::of(name.as_bytes()) else { continue };
@@ -206,21 +214,8 @@ impl NamedClients {
                 Value::String(text) => self.add_value(kind, &text),
                 Value::Null => {}
                 // A list or an object, of which a server may take the first, or a number.
-                other => {
-                    self.uncertain = true;
-                    self.add_tokens(other.to_string().as_bytes());
-                }
+                _ => self.uncertain = true,
             }
-        }
-    }
-
-    /// Whatever looks like the id of a third party's client.
-    fn add_tokens(&mut self, text: &[u8]) {
-        let is_of_id = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-        for word in text.split(|byte| !is_of_id(byte)).filter_map(|word| std::str::from_utf8(word).ok()) {
-            let starts = word.char_indices().filter(|(at, _)| word.get(*at..).is_some_and(is_third_party_form));
-            let tokens: Vec<&str> = starts.filter_map(|(at, _)| word.get(at..)).collect();
-            tokens.into_iter().for_each(|token| self.add(token));
         }
     }
 }
@@ -431,9 +426,11 @@ mod tests {
         }
         assert_eq!(in_query("state=x&redirect_uri=https%3A%2F%2Fa%2F%3Fclient_id%3Dx&nonce=client_id"), [""; 0]);
         assert_eq!(in_query("client_id=&client_id=%20"), [""; 0]);
-        // What is too long may be cut.
-        for long in [format!("client_id={}", "x".repeat(256)), format!("{}client_id=x", "+".repeat(MAX_NAME))] {
-            assert!(of(&format!("/x?{long}"), &[], &[], "").uncertain);
+        // So may what has more than an id in it, and what is too long.
+        let long = [format!("client_id={}", "x".repeat(256)), format!("{}client_id=x", "+".repeat(MAX_NAME))];
+        let odd = ["a%00b", "a%20b", "%c3%a4", "%ff", "%u0074pc_x", "%2574pc_x"].map(|id| format!("client_id={id}"));
+        for query in long.iter().chain(&odd) {
+            assert!(of(&format!("/x?{query}"), &[], &[], "").uncertain, "{query}");
         }
         assert_eq!(in_query(&format!("client_id={ID}&scope=a+b")), [ID]);
     }
@@ -451,7 +448,7 @@ mod tests {
         }
         for body in [r#"{"client_id":["@"]}"#, r#"[{"client_id":"@"}]"#, r#"{"client_id":"@""#, r#""@""#] {
             let named = of("/x", &[], &["application/json"], &body.replace('@', ID));
-            assert!(named.ids.contains(&ID.to_owned()) && named.uncertain, "{body}");
+            assert!(named.uncertain, "{body}");
         }
         let multipart = format!("--x\r\ncontent-disposition: form-data; name=client_id\r\n\r\n{ID}\r\n--x--");
         for (content_types, body) in [
@@ -461,11 +458,12 @@ mod tests {
             (&[FORM, FORM], &form),
             (&[], &form),
             (&["text/json"], &json!({"client_id": ID}).to_string()),
+            (&["application/json; charset=utf-7"], &json!({"client_id": ID}).to_string()),
         ] {
             let named = of("/x", &[], content_types, body);
-            assert!(named.ids.contains(&ID.to_owned()) && named.uncertain, "{content_types:?}");
+            assert!(named.uncertain, "{content_types:?}");
         }
-        assert_eq!(of("/x", &[], &["text/plain"], ""), NamedClients::default());
+        assert_eq!(of("/x", &[], &["text/plain"], "").ids, [""; 0]);
     }
 
     #[test]
@@ -484,7 +482,8 @@ mod tests {
         ] {
             assert!(of("/x", &[&authorization], &[], "").ids.contains(&ID.to_owned()), "{authorization}");
         }
-        assert_eq!(of("/x", &["Bearer opaque"], &[], ""), NamedClients::default());
+        let opaque = of("/x", &["Bearer opaque"], &[], "");
+        assert_eq!((opaque.ids.len(), opaque.uncertain), (0, false));
         // Some decoders skip what is none of base64.
         for odd in ["Basic \u{1}", "Basic dHBj,XzAx", "Basic dHBj XzAx", "basic dHBj*XzAx"] {
             assert!(of("/x?client_id=x", &[odd], &[], "").uncertain, "{odd}");
@@ -503,6 +502,7 @@ mod tests {
         for indirect in ["client_assertion=x", "request=a.b.c.d.e", "request_uri=urn:x"] {
             assert!(of(&format!("/x?{indirect}"), &[], &[], "").uncertain, "{indirect}");
             assert!(!of(&format!("/x?{indirect}&client_id=first"), &[], &[], "").uncertain, "{indirect}");
+            assert!(of(&format!("/samlp/x?{indirect}"), &[], &[], "").uncertain, "{indirect}");
         }
     }
 
@@ -519,7 +519,9 @@ mod tests {
         let named = of(&format!("/x?{}", query.join("&")), &[], &[], "");
         assert_eq!((named.ids.len(), named.too_many), (MAX_IDS, true));
         assert!(!of(&format!("/x?{}", query[..8].join("&")), &[], &[], "").too_many);
-        assert!(of("/samlp/a/b/c/d/e/f/g/h", &[], &[], "").too_many);
+        let path = |segments: usize| (0..segments).map(|number| format!("/s{number}")).collect::<String>();
+        assert!(of(&format!("/samlp{}", path(16)), &[], &[], "").too_many);
+        assert!(!of(&format!("/samlp{}?{}", path(15), query[..8].join("&")), &[], &[], "").too_many);
         assert!(of(&format!("/x?{}", query[..8].join("&")), &[], &[FORM], "client_id=c9").too_many);
     }
 

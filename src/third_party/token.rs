@@ -90,6 +90,11 @@ pub fn token(
         }
         Grant::AuthorizationCode | Grant::RefreshToken | Grant::ClientCredentials => {}
     }
+    let has_user_grant = permissions.grants.iter().any(|grant| grant.subject_type == SubjectType::User);
+    if !matches!(grant, Grant::ClientCredentials) && !has_user_grant {
+        // Whatever its codes and tokens were for.
+        return Err(Denial::new(OAuthError::UnauthorizedClient, "the client has no grant for any API"));
+    }
     use_word(&mut sent, "audience", audience_name(word))?;
     let (subject_type, without_scope) = match grant {
         Grant::AuthorizationCode | Grant::RefreshToken => (SubjectType::User, WithoutScope::Origin),

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{ECHO, open, outcome};
-use crate::support::gateway::{Gateway, Options};
+use crate::support::gateway::{AuthorizationServer, Gateway, Options};
 use crate::support::http1;
 use crate::support::process::eventually;
 use crate::support::response::Response;
+use crate::support::upstream::{Says, Upstream};
 
 const CALLBACK: &str = "https://app.example/cb";
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
@@ -247,7 +248,7 @@ fn unknown_clients_are_refused_where_the_tenant_says_so() {
 fn an_unregistered_third_party_client_never_reaches_the_server() {
     let protected = Protected::start(json!({}));
     let id = format!("tpc_{}", "a".repeat(32));
-    for id in [id.as_str(), "tpc_x", "TPC_x", "tpc_%C3%A4"] {
+    for id in [id.as_str(), "tpc_x", "TPC_x", "tpc_%C3%A4", "%u0074pc_x", "tpc_x%00"] {
         for _ in 0..3 {
             let response = protected.get(&authorize(id));
             assert_eq!((response.status, response.header(ECHO)), (400, None), "{id}: {response:?}");
@@ -271,7 +272,7 @@ fn no_number_of_other_ids_hides_a_client() {
         protected.get(&format!("/authorize?{crowd}&client_id={id}")),
         protected.post(&format!("/oauth/token?{crowd}"), &format!("grant_type=client_credentials&client_id={id}")),
         protected.post(&format!("/oauth/par?{crowd}"), &format!("client_id={id}")),
-        protected.get(&format!("/samlp/a/b/c/d/e/f/g/h/{id}")),
+        protected.get(&format!("/samlp/{}{id}", "a/b/c/d/e/f/g/h/1/2/3/4/5/6/7/8/")),
     ] {
         refused(&response, 400, "invalid_request");
     }
@@ -614,4 +615,44 @@ fn the_cache_says_how_often_it_knew_a_client_and_how_large_it_is() {
     assert!((1..=2).contains(&workers), "{workers}");
     eventually("the gauges follow", || (stat("cached_clients") == workers).then_some(()));
     assert!(stat("cached_client_bytes") > 100);
+}
+
+#[test]
+fn an_error_that_the_server_sends_to_a_callback_becomes_a_page_unless_the_client_is_to_have_it() {
+    let upstream = Upstream::start(|seen| {
+        let location = if seen.target.contains("nonce=login") {
+            "/login?error=none".to_owned()
+        } else {
+            "https://app.example/cb?error=login_required&state=s".to_owned()
+        };
+        Says::json(303, &Value::Null).with("location", &location)
+    });
+    let authorization_server = AuthorizationServer::At(upstream.address());
+    let protected = Protected::with(Options { authorization_server, ..Options::default() }, json!({}));
+    let client = protected.public_client();
+    let target = format!("/authorize?{}", query(&client.id));
+    for _ in 0..4 {
+        let response = protected.get(&target);
+        assert_eq!(outcome(&response), (400, "login_required".to_owned()));
+        assert_eq!((response.header("location"), response.header("cache-control")), (None, Some("no-store")));
+        assert_eq!(protected.get(&format!("{target}&nonce=login")).status, 303);
+    }
+    // Another server's clients are none of the edge's business.
+    assert_eq!(protected.get("/authorize?client_id=first").status, 303);
+    let policy = json!({"redirection_policy": "allow_always"});
+    protected.manage("PATCH", &format!("/api/v2/clients/{}", client.id), &policy, 200);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(protected.get(&target).header("location"), Some("https://app.example/cb?error=login_required&state=s"));
+}
+
+#[test]
+fn a_page_of_the_tenants_origin_reads_the_edges_own_refusal_at_the_token_endpoint() {
+    let protected = Protected::start(json!({"cors_origins": ["https://app.example"]}));
+    let form: (&str, &[u8]) = ("content-type", b"application/x-www-form-urlencoded");
+    for (origin, allowed) in [("https://app.example", Some("https://app.example")), ("https://b.example", None)] {
+        let body = "client_id=tpc_x&grant_type=authorization_code";
+        let response = protected.send("POST", "/oauth/token", &[form, ("origin", origin.as_bytes())], body);
+        refused(&response, 401, "invalid_client");
+        assert_eq!(response.header("access-control-allow-origin"), allowed);
+    }
 }

@@ -3,6 +3,7 @@
 mod access;
 mod configuration;
 mod controls;
+mod cors;
 mod differential;
 mod discovery;
 mod durability;
@@ -15,6 +16,7 @@ mod registration;
 mod settings;
 mod signals;
 mod stand_in;
+mod upstream;
 mod versions;
 
 use std::net::SocketAddr;

@@ -37,6 +37,8 @@ RULES = [
     r"scope: with allow_all_scopes no scope is named",
     r"grant_types: (must include authorization_code|implicit and device_code|client_credentials)",
     r"callbacks: ",
+    r"dcr_edge\.parameters: each parameter needs a name of its own",
+    r"dcr_edge\.parameters\.[a-z]+: the parameter of this name means something else",
     r"rule\.action: (expected|redirect)",
     r"rule: (expected a condition|match_all excludes)",
     # Entries of one list, and lists of all objects.

@@ -45,6 +45,9 @@ pub(super) fn operations() -> [Operation; 2] {
     const PATH: &str = "/api/v2/tenants/settings";
     let shown = Schema::of_output::<Settings>;
     let mut patch = Schema::of_change::<Settings>().named("SettingsPatch");
+    for member in NESTED {
+        patch.with_nulls(&format!("/properties/dcr_edge/properties/{member}"));
+    }
     for pointer in ["/properties/flags", "/properties/dcr_edge", ""] {
         patch.with_nulls(pointer);
     }
@@ -150,8 +153,11 @@ async fn log_switch(app: &App, slot: u32, changed: Value, warning: Option<&str>)
     }
 }
 
-/// Merges a patch: members of `flags` and of `dcr_edge` replace one by one, others as a whole, and `null` brings a
-/// member's default back.
+/// Members of `dcr_edge` whose own members replace one by one too: whoever says one path means to change no other.
+const NESTED: [&str; 2] = ["paths", "parameters"];
+
+/// Merges a patch: members of `flags`, of `dcr_edge` and of what is [`NESTED`] replace one by one, others as a whole, and
+/// `null` brings a member's default back.
 fn merge(settings: &Settings, patch: Map<String, Value>) -> Result<Settings, ManagementError> {
     let unwritable = |_| db::Error::Failed("settings cannot be written as JSON".to_owned());
     let mut merged = serde_json::to_value(settings).map_err(unwritable)?;
@@ -162,7 +168,12 @@ fn merge(settings: &Settings, patch: Map<String, Value>) -> Result<Settings, Man
             (Value::Object(members), Some(Value::Object(present))) => {
                 for (name, value) in members {
                     let default = default.and_then(|default| default.get(&name));
-                    present.insert(name, or_default(value, default));
+                    match (value, present.get_mut(&name)) {
+                        (Value::Object(members), Some(Value::Object(present))) if NESTED.contains(&name.as_str()) => {
+                            replace(present, members, default);
+                        }
+                        (value, _) => _ = present.insert(name, or_default(value, default)),
+                    }
                 }
             }
             (value, _) => {
@@ -173,6 +184,14 @@ fn merge(settings: &Settings, patch: Map<String, Value>) -> Result<Settings, Man
         }
     }
     checked(merged)
+}
+
+/// Replaces members one by one.
+fn replace(present: &mut Map<String, Value>, members: Map<String, Value>, defaults: Option<&Value>) {
+    for (name, value) in members {
+        let default = defaults.and_then(|defaults| defaults.get(&name));
+        present.insert(name, or_default(value, default));
+    }
 }
 
 /// A `null` without a default stays: it is the way to say that an optional member is absent, and an error elsewhere.
@@ -209,6 +228,25 @@ mod tests {
 
         let after = merged(before, json!({"dcr_edge": null, "flags": null})).unwrap();
         assert_eq!(after, serde_json::to_value(Settings::default()).unwrap());
+    }
+
+    #[test]
+    fn whoever_says_one_path_changes_no_other() {
+        let before = json!({"dcr_edge": {"paths": {"closed": ["/own/*"], "token": ["/t"]}, "parameters": {"audience": "resource"}}});
+        let patch = json!({"dcr_edge": {
+            "paths": {"authorization": ["/a"], "token": null}, "parameters": {"connection": "kc_idp_hint"}
+        }});
+        let after = merged(before.clone(), patch).unwrap();
+        let paths = &after["dcr_edge"]["paths"];
+        assert_eq!((&paths["closed"], &paths["authorization"]), (&json!(["/own/*"]), &json!(["/a"])));
+        assert_eq!(paths["token"], json!(["/oauth/token"]));
+        let words = &after["dcr_edge"]["parameters"];
+        assert_eq!((&words["audience"], &words["connection"]), (&json!("resource"), &json!("kc_idp_hint")));
+        let after = merged(before, json!({"dcr_edge": {"paths": null}})).unwrap();
+        assert_eq!(
+            after["dcr_edge"]["paths"]["closed"],
+            serde_json::to_value(Settings::default()).unwrap()["dcr_edge"]["paths"]["closed"]
+        );
     }
 
     #[test]
