@@ -18,6 +18,7 @@ use crate::edge_api::{self, REQUEST_ID_HEADER};
 use crate::management::RedirectionPolicy;
 use crate::media_type;
 use crate::rate_limit::Verdict;
+use crate::registration::is_third_party_form;
 use crate::request_path::Endpoint;
 use crate::tenant::{Registrar, SecurityMode, UnknownClients};
 use crate::third_party::{self, AuthorizationRefusal, Denial, Message, OAuthError, Parameters};
@@ -147,7 +148,7 @@ impl Controls {
     fn is_looked_up(&self, id: &str) -> bool {
         let settings = &self.tenant.tenant.settings.dcr_edge;
         let is_any = settings.registrar != Registrar::Store || settings.unknown_clients == UnknownClients::Refuse;
-        edge_api::is_client_id(id) && (is_any || third_party::is_third_party_form(id))
+        edge_api::is_client_id(id) && (is_any || is_third_party_form(id))
     }
 
     /// Looks at one id after the other; decides when there is none left.
@@ -209,7 +210,7 @@ impl Controls {
         let is_strict = |client: &Rc<Client>| client.record.security_mode == SecurityMode::Strict;
         let is_controlled = |(id, client): &(String, Option<Rc<Client>>)| match client {
             Some(client) => is_strict(client),
-            None => third_party::is_third_party_form(id),
+            None => is_third_party_form(id),
         };
         let is_controlled = self.seen.iter().any(is_controlled);
         match self.endpoint {

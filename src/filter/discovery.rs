@@ -3,8 +3,7 @@
 
 use std::fmt;
 
-use super::environment::Environment;
-use super::exchange::Flow;
+use super::environment::{Environment, Flow};
 use super::request::Head;
 use crate::tenant::Tenant;
 use crate::third_party::discovery::{self, Fault, MAX_DOCUMENT};

@@ -74,6 +74,15 @@ pub struct Reply {
     pub reason: Reason,
 }
 
+/// What the proxy does with the request next.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Flow {
+    /// It goes on to the next filter.
+    Continue,
+    /// It waits here, or was answered.
+    Pause,
+}
+
 /// How loud a log line is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Level {

@@ -17,7 +17,7 @@ use super::config::UnknownHosts;
 use super::controls::{self, Controls, Guarded};
 use super::cors::{self, Cors, Readable};
 use super::discovery::{Completion, Unusable};
-use super::environment::{CallAnswer, Environment, Level, Reply};
+use super::environment::{CallAnswer, Environment, Flow, Level, Reply};
 use super::limiter::{self, Outcome};
 use super::reason::Reason;
 use super::refusal::{Limiter, Refusal};
@@ -31,15 +31,6 @@ use crate::media_type;
 use crate::rate_limit::Verdict;
 use crate::request_path::{Disguised, Endpoint};
 use crate::tenant::{self, RateLimit, Tenant};
-
-/// What the proxy does with the request next.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Flow {
-    /// It goes on to the next filter.
-    Continue,
-    /// It waits here, or was answered.
-    Pause,
-}
 
 /// How far a request has come. Only one in `Passing` goes on, and one in `Answered` is never answered again.
 #[derive(Debug)]

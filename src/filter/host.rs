@@ -19,10 +19,10 @@ use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, Metr
 use super::callout;
 use super::config::Config;
 use super::environment::{
-    CallAnswer, CallId, CallResponse, CasMismatch, DispatchError, Environment, Level, Metric, NoRandomness, Reply,
-    Shared,
+    CallAnswer, CallId, CallResponse, CasMismatch, DispatchError, Environment, Flow, Level, Metric, NoRandomness,
+    Reply, Shared,
 };
-use super::exchange::{Exchange, Flow};
+use super::exchange::Exchange;
 use super::feed::Feed;
 use super::forward::{self, Outcome};
 use super::reason::Reason;

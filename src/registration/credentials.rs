@@ -4,8 +4,8 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use crate::edge_api;
 use crate::tenant::SecurityMode;
-use crate::{edge_api, third_party};
 
 /// What the id of a client of the strict mode begins with: a third-party client.
 const ID_PREFIX: &str = "tpc_";
@@ -123,10 +123,15 @@ pub fn client_id_mode(text: &str) -> Option<SecurityMode> {
     (random.len() == ID_LENGTH && random.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(mode)
 }
 
+/// Whether an id has the form of a client's of the strict mode, for a server that minds no case.
+pub fn is_third_party_form(id: &str) -> bool {
+    id.get(..ID_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(ID_PREFIX))
+}
+
 /// Whether a text can be the id of a client that an authorization server made, and that was not made by us for a third
 /// party's client ([`crate::tenant::Registrar::Forward`]).
 pub fn is_servers_client_id(text: &str) -> bool {
-    edge_api::is_client_id(text) && !third_party::is_third_party_form(text)
+    edge_api::is_client_id(text) && !is_third_party_form(text)
 }
 
 /// Appends `length` characters, each of the alphabet's with the same probability: of every byte count six bits, and
@@ -244,6 +249,12 @@ mod tests {
             ClientSecret("abc".to_owned()).sha256_hex(),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
+    }
+
+    #[test]
+    fn an_id_has_the_form_of_a_third_partys_in_any_case() {
+        assert!(is_third_party_form("tpc_") && is_third_party_form("TPC_x"));
+        assert!(!is_third_party_form("tpc") && !is_third_party_form("x_tpc_") && !is_third_party_form("\u{e4}\u{e4}"));
     }
 
     #[test]

@@ -18,8 +18,8 @@ mod redirect_uri;
 mod response;
 
 pub use credentials::{
-    ClientSecret, RandomError, client_id, client_id_mode, client_secret, is_servers_client_id, prefixed_id,
-    secret_sha256_hex,
+    ClientSecret, RandomError, client_id, client_id_mode, client_secret, is_servers_client_id, is_third_party_form,
+    prefixed_id, secret_sha256_hex,
 };
 pub use metadata::{ClientMetadata, MAX_REDIRECT_URIS, MAX_TEXT_CHARACTERS, check, check_readable, check_redirect_uri};
 pub use redirect_uri::{MAX_BYTES as MAX_URI_BYTES, is_loopback};

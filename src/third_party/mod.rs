@@ -27,7 +27,7 @@ mod token;
 pub use authorize::{Authorization, AuthorizationRefusal, authorize};
 pub use denial::{Denial, OAuthError};
 pub use error_redirect::error_of_redirect;
-pub use named::{Message, NamedClients, is_third_party_form, named_clients};
+pub use named::{Message, NamedClients, named_clients};
 pub use parameters::{Malformed, Parameters};
 pub use token::token;
 

@@ -25,9 +25,6 @@ const MAX_NAME: usize = 512;
 /// How often a name or a value is decoded.
 const MAX_DECODINGS: usize = 3;
 
-/// What the id of a third party's client begins with.
-const PREFIX: &str = "tpc_";
-
 /// The parts of a request that can name a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
@@ -86,11 +83,6 @@ pub fn named_clients(message: &Message) -> NamedClients {
         path.split(|byte| matches!(byte, b'/' | b';')).for_each(|segment| named.add_encoded(segment));
     }
     named
-}
-
-/// Whether an id has the form of a third party's client's, for a server that minds no case.
-pub fn is_third_party_form(id: &str) -> bool {
-    id.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
 
 impl NamedClients {
@@ -523,12 +515,6 @@ mod tests {
         assert!(of(&format!("/samlp{}", path(16)), &[], &[], "").too_many);
         assert!(!of(&format!("/samlp{}?{}", path(15), query[..8].join("&")), &[], &[], "").too_many);
         assert!(of(&format!("/x?{}", query[..8].join("&")), &[], &[FORM], "client_id=c9").too_many);
-    }
-
-    #[test]
-    fn an_id_has_the_form_of_a_third_partys_in_any_case() {
-        assert!(is_third_party_form("tpc_") && is_third_party_form("TPC_x"));
-        assert!(!is_third_party_form("tpc") && !is_third_party_form("x_tpc_") && !is_third_party_form("\u{e4}\u{e4}"));
     }
 
     proptest! {
