@@ -1,5 +1,7 @@
 //! Public clients of the product's interfaces, as their users run them.
 
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::envoy::refusals;
@@ -52,10 +54,14 @@ fn the_auth0_sdk_drives_clients_unchanged() {
 }
 
 /// Lets a real client log a user in at a gateway as `make run` makes it. Without what it needs it does nothing.
-fn logs_in(script: &str, more: &[&std::ffi::OsStr]) {
+fn logs_in(script: &str, more: &[&OsStr]) {
+    logs_in_at(AuthorizationServer::Program, script, more);
+}
+
+/// The same with the server in another role.
+fn logs_in_at(role: fn(PathBuf) -> AuthorizationServer, script: &str, more: &[&OsStr]) {
     let (Some(server), Some(home)) = (node_authorization_server(), tool("DCR_TEST_LOGIN_CLIENTS")) else { return };
-    let gateway =
-        Gateway::start(Options { authorization_server: AuthorizationServer::Program(server), ..Options::default() });
+    let gateway = Gateway::start(Options { authorization_server: role(server), ..Options::default() });
     let mut node = Command::new("node");
     node.arg(home.join(script))
         .arg(format!("https://localhost:{}", gateway.https_address().port()))
@@ -68,6 +74,11 @@ fn logs_in(script: &str, more: &[&std::ffi::OsStr]) {
 #[test]
 fn openid_client_registers_logs_in_refreshes_and_revokes_and_gets_nothing_else() {
     logs_in("openid_client.mjs", &[]);
+}
+
+#[test]
+fn openid_client_does_the_same_with_a_client_that_the_server_registered_itself() {
+    logs_in_at(AuthorizationServer::Registrar, "openid_client.mjs", &[OsStr::new("forward")]);
 }
 
 #[test]

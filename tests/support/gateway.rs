@@ -44,6 +44,8 @@ pub enum AuthorizationServer {
     Stub,
     /// The program of a real one ([`node_authorization_server`]).
     Program(PathBuf),
+    /// The same, which registers clients itself.
+    Registrar(PathBuf),
     /// Something at this address.
     At(SocketAddr),
 }
@@ -97,11 +99,14 @@ impl Gateway {
                     start(folder.command(&["stub-authorization-server", "--listen", "127.0.0.1:0"]));
                 (Some(process), address)
             }
-            AuthorizationServer::Program(program) => {
+            server @ (AuthorizationServer::Program(program) | AuthorizationServer::Registrar(program)) => {
                 let token = folder.succeed(&["token", "--kind", "server", "--tenant", "default"]);
                 let mut command = Command::new("node");
                 command.arg(program).env("STORE_URL", format!("http://{store_address}"));
                 command.env("SERVER_TOKEN", token.trim());
+                if let AuthorizationServer::Registrar(_) = server {
+                    command.env("REGISTRATION", "open");
+                }
                 let (process, address) = start(command);
                 (Some(process), address)
             }

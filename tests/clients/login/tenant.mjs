@@ -6,7 +6,7 @@ export const API = 'https://notes.example';
 export const OTHER_API = 'https://payroll.example';
 
 /** Sets the tenant up: one API that third parties may use, a connection at domain level and one that is not. */
-export async function setUp(gateway, token) {
+export async function setUp(gateway, token, registrar = 'store') {
   const manage = async (method, path, body) => {
     const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
     const response = await fetch(`${gateway}/api/v2/${path}`, { method, headers, body: JSON.stringify(body) });
@@ -15,7 +15,7 @@ export async function setUp(gateway, token) {
   };
   await manage('PATCH', 'tenants/settings', {
     flags: { enable_dynamic_client_registration: true },
-    dcr_edge: { rate_limit: { burst: 1000, per_second: 1000 }, third_party_oidc_scopes: true },
+    dcr_edge: { rate_limit: { burst: 1000, per_second: 1000 }, third_party_oidc_scopes: true, registrar },
   });
   for (const identifier of [API, OTHER_API]) {
     const scopes = ['read', 'write', 'erase'].map((value) => ({ value }));
