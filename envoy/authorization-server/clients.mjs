@@ -26,6 +26,8 @@ export class Store {
 
   /** What the store says of a client: its metadata and its `policy`; undefined if there is none of that id. */
   async client(id) {
+    // An id that means something in a path is none.
+    if (!/^(?!\.\.?$)[\w.~-]{1,128}$/.test(id)) return undefined;
     const known = this.#answers.get(id);
     if (known && Date.now() - known.at < FRESH) return known.client;
     const response = await this.#ask(id, '');

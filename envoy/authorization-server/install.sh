@@ -20,9 +20,11 @@ node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 ||
     fail "node $(node --version) is too old: it needs 20.19 or later"
 mkdir -p "$home"
 cp "$here"/*.mjs "$here/package.json" "$home/"
-if ! grep -qs "\"version\": \"$version\"" "$home/node_modules/oidc-provider/package.json"; then
+if ! cmp -s "$here/package.json" "$home/installed.json"; then
     printf 'authorization-server: installing oidc-provider %s into %s (once)\n' "$version" "${home#"$PWD"/}" >&2
     npm install --silent --no-audit --no-fund --ignore-scripts --omit=dev --prefix "$home" >&2 ||
         fail "npm could not install oidc-provider $version"
+    # Last, so that what was interrupted is done again.
+    cp "$here/package.json" "$home/installed.json"
 fi
 printf '%s\n' "$home/server.mjs"
