@@ -125,6 +125,18 @@ fn a_servers_client_is_held_to_the_controls_and_other_ids_of_the_server_pass() {
 }
 
 #[test]
+fn a_servers_client_is_held_to_the_controls_also_once_its_registrar_is_off() {
+    let server = server();
+    let gateway = gateway(&server);
+    assert_eq!(register(gateway.http_address()).status, 201);
+    gateway.patch_settings(&json!({"dcr_edge": {"registrar": "off"}}));
+    for _ in 0..4 {
+        let response = http1::get(gateway.http_address(), "/authorize?client_id=server-1&response_type=code");
+        assert_eq!(outcome(&response), (400, "invalid_request".to_owned()));
+    }
+}
+
+#[test]
 fn what_the_store_does_not_record_is_deleted_at_the_server_and_is_a_503() {
     let server = server();
     let mut gateway = gateway(&server);
