@@ -6,7 +6,8 @@
 # A mark is a comment of one word in capitals: `port_value: 10000 # HTTP_PORT`. A mark without a variable is an
 # error, so that no configuration goes out half rendered. Values are written as quoted YAML, save numbers.
 # TRUSTED_HOPS is 0 if it is not set. Without GEOIP_CITY_DATABASE and GEOIP_ASN_DATABASE the lines from `# begin GEOIP`
-# to `# end GEOIP` are left out, and so are the signals that come from there.
+# to `# end GEOIP` are left out, and so are the signals that come from there. STORE_ENDPOINTS (`HOST:PORT …`) takes the
+# place of STORE_HOST and STORE_PORT if it is set: the lines of STORE_ENDPOINT are repeated for each.
 set -euo pipefail
 
 template=${1:-$(dirname "$0")/envoy.yaml}
@@ -32,6 +33,30 @@ if [[ ${GEOIP_CITY_DATABASE:+set} != "${GEOIP_ASN_DATABASE:+set}" ]]; then
     exit 1
 fi
 
+text=$(sed "$leave_out" "$template")
+read -ra endpoints <<<"${STORE_ENDPOINTS:-}"
+if ((${#endpoints[@]} > 0)); then
+    begin='# begin STORE_ENDPOINT' end='# end STORE_ENDPOINT'
+    if [[ $text != *"$begin"*"$end"* ]]; then
+        printf 'render: %s has no lines from %s to %s for STORE_ENDPOINTS\n' "$template" "$begin" "$end" >&2
+        exit 1
+    fi
+    block=$(sed -n "/$begin/,/$end/{/$begin/d; /$end/d; p}" <<<"$text")
+    text=$(
+        sed "/$begin/,\$d" <<<"$text"
+        for endpoint in "${endpoints[@]}"; do
+            # The port comes after the last colon: an IPv6 address needs no brackets.
+            if ! [[ $endpoint =~ ^[A-Za-z0-9._:-]+:[0-9]{1,5}$ ]]; then
+                printf 'render: STORE_ENDPOINTS has %q in it, which is no HOST:PORT\n' "$endpoint" >&2
+                exit 1
+            fi
+            sed "s|^\([^#]*: \).* # STORE_HOST\$|\1'${endpoint%:*}'|
+                s|^\([^#]*: \).* # STORE_PORT\$|\1${endpoint##*:}|" <<<"$block"
+        done
+        sed "1,/$end/d" <<<"$text"
+    )
+fi
+
 script=
 while read -r name; do
     value=${!name:-}
@@ -47,5 +72,5 @@ while read -r name; do
     [[ $value =~ ^[0-9]+$ ]] || value="'${value//\'/\'\'}'"
     value=$(printf '%s' "$value" | sed 's/[\\&|]/\\&/g')
     script+="s|^\([^#]*: \).* # $name\$|\1$value|"$'\n'
-done < <(sed "$leave_out" "$template" | sed -n "s/^[^#]*: .* # \($mark\)\$/\1/p" | sort -u)
-sed "$leave_out" "$template" | sed "$script"
+done < <(sed -n "s/^[^#]*: .* # \($mark\)\$/\1/p" <<<"$text" | sort -u)
+sed "$script" <<<"$text"

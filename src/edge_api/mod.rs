@@ -8,6 +8,7 @@
 //! | `GET /edge/v1/tenants/{tenant}/clients/{client_id}/controls` | [`ClientControls`] out: what the edge holds a client to; 404 `unknown_client` if the tenant has none such |
 //! | `GET /edge/v1/changes?after=N&instance=ID&signals=a,b` | [`Changes`] of tenants since change `N`; `signals` are those that this edge has a source for, beyond the built-in ones ([`crate::acl::Signal`]) |
 //! | `POST /edge/v1/acl-counts` | [`Report`] in, 204 out: what access rules did, and what was refused, since this worker's last report |
+//! | `GET /edge/v1/ready` | 200 while the store can answer edges, for the proxy's health checks; needs no token |
 //!
 //! `GET` of a client itself and `authenticate` need a bearer token of the kind `server`, of that tenant; all others need one of
 //! the kind `edge`. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer without it came from something else on
@@ -89,6 +90,9 @@ pub const REPORT_PATH: &str = "/edge/v1/acl-counts";
 
 /// Most entries of one report.
 pub const MAX_COUNTS: usize = 1_000;
+
+/// Path at which the proxy sees whether the store can answer.
+pub const READY_PATH: &str = "/edge/v1/ready";
 
 /// Path of the change feed.
 pub const CHANGES_PATH: &str = "/edge/v1/changes";

@@ -1,6 +1,6 @@
 //! The one call of a registration: what goes to the store, and what its answer means.
 
-use super::environment::{CallAnswer, CallResponse, DispatchError};
+use super::environment::{CallAnswer, CallResponse, CallResult, DispatchError};
 use super::reason::Reason;
 use crate::edge_api::{
     ClientControls, DISABLED, ErrorBody, OUTCOME_HEADER, PROTOCOL_HEADER, PROTOCOL_VERSION, QUOTA_USED_UP, RateLimited,
@@ -119,8 +119,8 @@ pub struct StoreRefusal {
 }
 
 /// Tells whose answer it is and what it means. `most` is the longest body that is read.
-pub fn understand(answer: CallAnswer, most: usize) -> Result<Answer, Failure> {
-    let Some(response) = answer else { return Err(Failure::Reset) };
+pub fn understand(answer: CallResult, most: usize) -> Result<Answer, Failure> {
+    let Some(response) = answer? else { return Err(Failure::Reset) };
     match response.header(PROTOCOL_HEADER) {
         None => return Err(without_marker(&response)),
         Some(version) if version != PROTOCOL_VERSION.as_bytes() => return Err(Failure::WrongVersion),
@@ -146,6 +146,14 @@ pub fn understand(answer: CallAnswer, most: usize) -> Result<Answer, Failure> {
     }
 }
 
+/// Whether a call that came to this may come to more if it is sent again: the store did not say what it thinks of it.
+pub fn is_worth_a_repeat(answer: &CallAnswer) -> bool {
+    let Some(response) = answer else { return true };
+    let is_overflow = || response.header(PROTOCOL_HEADER).is_none() && without_marker(response) == Failure::Overflow;
+    // Where there is too much to do already, a repeat is too much, too.
+    matches!(response.status(), 502..=504) && !is_overflow()
+}
+
 /// What a look for a client came to.
 #[derive(Debug)]
 pub enum LookedUp {
@@ -159,13 +167,13 @@ pub enum LookedUp {
 pub const MAX_CLIENT_ANSWER: usize = 1024 * 1024;
 
 /// What a look for a client came to.
-pub fn looked_up(answer: CallAnswer) -> Result<LookedUp, Failure> {
+pub fn looked_up(answer: CallResult) -> Result<LookedUp, Failure> {
     let is_unknown = |response: &CallResponse| {
         let says_so = |body: ErrorBody| body.error == UNKNOWN_CLIENT;
         let is_ours = response.header(PROTOCOL_HEADER) == Some(PROTOCOL_VERSION.as_bytes());
         is_ours && response.status() == 404 && serde_json::from_slice(&response.body).is_ok_and(says_so)
     };
-    if answer.as_ref().is_some_and(is_unknown) {
+    if matches!(&answer, Ok(Some(response)) if is_unknown(response)) {
         return Ok(LookedUp::Nobody);
     }
     match understand(answer, MAX_CLIENT_ANSWER)? {
@@ -249,7 +257,7 @@ mod tests {
 
     #[test]
     fn every_failure_of_a_call_has_a_class_of_its_own() {
-        let failure = |answer| understand(answer, 100).unwrap_err();
+        let failure = |answer| understand(Ok(answer), 100).unwrap_err();
         let connect = "upstream connect error or disconnect/reset before headers. reset reason: ";
         assert_eq!(failure(None), Failure::Reset);
         assert_eq!(failure(response("503", None, "no healthy upstream")), Failure::NoHealthyHost);
@@ -275,11 +283,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sent_again_had_no_definite_answer_and_does_not_meet_too_much_to_do() {
+        let connect = "upstream connect error or disconnect/reset before headers. reset reason: ";
+        for (answer, is_repeated) in [
+            (None, true),
+            (response("503", None, "no healthy upstream"), true),
+            (response("503", None, &format!("{connect}remote connection failure")), true),
+            (response("503", None, &format!("{connect}overflow")), false),
+            (response("504", None, "upstream request timeout"), true),
+            (response("502", None, "<html>"), true),
+            (response("503", Some("1"), "{}"), true),
+            (response("503", Some("1"), "reset reason: overflow"), true),
+            (response("500", Some("1"), "{}"), false),
+            (response("201", Some("1"), "{}"), false),
+            (response("201", None, "{}"), false),
+            (response("400", Some("1"), "{}"), false),
+            (response("401", Some("1"), "{}"), false),
+            (response("409", Some("1"), "{}"), false),
+            (response("429", Some("1"), "{}"), false),
+        ] {
+            assert_eq!(is_worth_a_repeat(&answer), is_repeated, "{answer:?}");
+        }
+    }
+
+    #[test]
     fn the_fleets_limit_says_when_the_next_token_arrives() {
         let body = r#"{"error":"too_many_requests","error_description":"d","next_token_in_ms":150}"#;
-        let answer = understand(response("429", Some("1"), body), 100);
+        let answer = understand(Ok(response("429", Some("1"), body)), 100);
         assert_eq!(answer, Ok(Answer::RateLimited { next_token_in: 150_000_000 }));
-        assert_eq!(understand(response("429", Some("1"), "{}"), 100), Err(Failure::StoreError));
+        assert_eq!(understand(Ok(response("429", Some("1"), "{}")), 100), Err(Failure::StoreError));
     }
 
     #[test]
@@ -298,7 +330,7 @@ mod tests {
             response.headers.extend(outcome.map(|outcome| (OUTCOME_HEADER.to_owned(), outcome.as_bytes().to_vec())));
             let (error, error_description) = (error.to_owned(), "d".to_owned());
             let refusal = StoreRefusal { reason, status, error, error_description };
-            assert_eq!(understand(Some(response), 100), Ok(Answer::Refused(refusal)));
+            assert_eq!(understand(Ok(Some(response)), 100), Ok(Answer::Refused(refusal)));
         }
     }
 }

@@ -9,12 +9,13 @@ use std::rc::Rc;
 use super::board::InForce;
 use super::callout::{self, LookedUp};
 use super::clients::{Client, Known, Question};
-use super::environment::{CallAnswer, Environment, Metric};
+use super::environment::{CallAnswer, CallResult, Environment, Metric};
 use super::limiter::{self, Outcome};
 use super::refusal::{ClientAnswer, Refusal};
 use super::request::Head;
+use super::store_call::{StoreCall, StoreRequest};
 use super::worker::Worker;
-use crate::edge_api::{self, REQUEST_ID_HEADER};
+use crate::edge_api;
 use crate::management::RedirectionPolicy;
 use crate::media_type;
 use crate::rate_limit::Verdict;
@@ -61,7 +62,9 @@ pub struct Controls {
     /// Those that somebody has, each with its client if it has one.
     seen: Vec<(String, Option<Rc<Client>>)>,
     /// What the store is asked, and for which id.
-    asked: Option<(Question, String)>,
+    asked: Option<(Question, String, StoreCall)>,
+    /// Whether the worker calls back, and not the proxy: an answer to a call of the request's own would be lost then.
+    is_called_by_worker: bool,
     /// The request's id, for the store's log.
     request_id: String,
 }
@@ -92,6 +95,7 @@ impl Controls {
             unseen: Vec::new(),
             seen: Vec::new(),
             asked: None,
+            is_called_by_worker: false,
             request_id,
         })
     }
@@ -132,10 +136,38 @@ impl Controls {
         self.look_up(environment)
     }
 
-    /// Takes the store's answer.
+    /// Takes the store's answer, which may have it asked once more.
     pub fn on_answer<E: Environment>(&mut self, environment: &E, answer: CallAnswer) -> Result<Step, Refusal> {
-        let Some((question, id)) = self.asked.take() else { return Ok(Step::Wait) };
-        let controls = match callout::looked_up(answer).map_err(Refusal::LookUp)? {
+        let Some((question, id, call)) = self.asked.take() else { return Ok(Step::Wait) };
+        match call.answered(environment, &self.worker, answer) {
+            Ok(call) => {
+                self.asked = Some((question, id, call));
+                Ok(Step::Wait)
+            }
+            Err(answer) => self.learn(environment, question, id, Ok(answer)),
+        }
+    }
+
+    /// Takes what the store said when the worker asked it.
+    pub fn on_repeat<E: Environment>(&mut self, environment: &E, result: CallResult) -> Result<Step, Refusal> {
+        let Some((question, id, _)) = self.asked.take() else { return Ok(Step::Wait) };
+        self.is_called_by_worker = true;
+        self.learn(environment, question, id, result)
+    }
+
+    /// The number of the ticket under which the worker asks the store, if it does.
+    pub fn ticket(&self) -> Option<u64> {
+        self.asked.as_ref().and_then(|(.., call)| call.ticket())
+    }
+
+    fn learn<E: Environment>(
+        &mut self,
+        environment: &E,
+        question: Question,
+        id: String,
+        result: CallResult,
+    ) -> Result<Step, Refusal> {
+        let controls = match callout::looked_up(result).map_err(Refusal::LookUp)? {
             LookedUp::Client(controls) => Some(*controls),
             LookedUp::Nobody => None,
         };
@@ -153,7 +185,7 @@ impl Controls {
 
     /// Looks at one id after the other; decides when there is none left.
     fn look_up<E: Environment>(&mut self, environment: &E) -> Result<Step, Refusal> {
-        let Worker { clients, config, authorization, .. } = &*self.worker;
+        let clients = &self.worker.clients;
         let grace = self.tenant.tenant.settings.dcr_edge.client_grace;
         while let Some(id) = self.unseen.pop() {
             if self.seen.iter().any(|(seen, _)| *seen == id) {
@@ -179,16 +211,18 @@ impl Controls {
                         self.take_look_up(environment)?;
                     }
                     environment.measure(Metric::ClientMisses, 1);
-                    let headers = [
-                        (":method", "GET"),
-                        (":path", &edge_api::controls_path(&self.tenant.tenant.name, &id)),
-                        (":authority", &config.store.authority),
-                        ("authorization", authorization),
-                        (REQUEST_ID_HEADER, &self.request_id),
-                    ];
-                    let call = environment.call(&config.store.cluster, &headers, &[], config.store.timeout);
-                    call.map_err(|error| Refusal::LookUp(error.into()))?;
-                    self.asked = Some((clients.ask(self.tenant.slot, &id), id));
+                    let request = StoreRequest {
+                        method: "GET",
+                        path: edge_api::controls_path(&self.tenant.tenant.name, &id),
+                        body: Vec::new(),
+                        request_id: self.request_id.clone(),
+                    };
+                    let call = if self.is_called_by_worker {
+                        StoreCall::send_by_worker(environment, &self.worker, request)
+                    } else {
+                        StoreCall::send(environment, &self.worker, request).map_err(Refusal::LookUp)?.0
+                    };
+                    self.asked = Some((clients.ask(self.tenant.slot, &id), id, call));
                     return Ok(Step::Wait);
                 }
             };

@@ -40,6 +40,9 @@ pub struct NoRandomness;
 /// The answer to a call: what arrived, or `None` if the stream was reset or its answer was too large to buffer.
 pub type CallAnswer = Option<CallResponse>;
 
+/// What a call came to: its answer, or why it was not sent.
+pub type CallResult = Result<CallAnswer, DispatchError>;
+
 /// The response to a call.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CallResponse {
@@ -107,12 +110,20 @@ pub enum Metric {
     ClientUnknownHits,
     /// Times that the store was asked for a client.
     ClientMisses,
+    /// Calls to the store that came to nothing and were sent once more.
+    StoreRepeats,
 }
 
 impl Metric {
     /// Each of them, in the order of its number.
-    pub const ALL: [Self; 5] =
-        [Self::CachedClients, Self::CachedClientBytes, Self::ClientHits, Self::ClientUnknownHits, Self::ClientMisses];
+    pub const ALL: [Self; 6] = [
+        Self::CachedClients,
+        Self::CachedClientBytes,
+        Self::ClientHits,
+        Self::ClientUnknownHits,
+        Self::ClientMisses,
+        Self::StoreRepeats,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -122,6 +133,7 @@ impl Metric {
             Self::ClientHits => "dcr_edge.client_lookups.result=hit",
             Self::ClientUnknownHits => "dcr_edge.client_lookups.result=unknown_hit",
             Self::ClientMisses => "dcr_edge.client_lookups.result=miss",
+            Self::StoreRepeats => "dcr_edge.store_repeats",
         }
     }
 

@@ -17,7 +17,7 @@ use super::config::UnknownHosts;
 use super::controls::{self, Controls, Guarded};
 use super::cors::{self, Cors, Readable};
 use super::discovery::{Completion, Unusable};
-use super::environment::{CallAnswer, Environment, Flow, Level, Reply};
+use super::environment::{CallAnswer, CallResult, Environment, Flow, Level, Reply};
 use super::limiter::{self, Outcome};
 use super::reason::Reason;
 use super::refusal::{Limiter, Refusal};
@@ -209,22 +209,42 @@ impl Exchange {
     /// Takes the answer to a call.
     pub fn on_answer<E: Environment>(&mut self, environment: &E, answer: CallAnswer) {
         match self.state {
-            State::Registering(_) => self.register(environment, |registration, _| registration.on_answer(answer)),
+            State::Registering(_) => {
+                self.register(environment, |registration, _| registration.on_answer(environment, answer));
+            }
             State::Controlling(_) => {
                 self.control(environment, |controls| controls.on_answer(environment, answer));
-                if let State::Passing = self.state {
-                    environment.resume_request();
-                }
+                self.go_on(environment);
             }
             State::Deciding | State::Passing | State::Answered { .. } => {}
         }
     }
 
-    /// The number of the ticket of a registration that is under way to the authorization server.
+    /// Takes what a call came to that the worker sent.
+    pub fn on_repeat<E: Environment>(&mut self, environment: &E, result: CallResult) {
+        match self.state {
+            State::Registering(_) => self.register(environment, |registration, _| registration.on_repeat(result)),
+            State::Controlling(_) => {
+                self.control(environment, |controls| controls.on_repeat(environment, result));
+                self.go_on(environment);
+            }
+            State::Deciding | State::Passing | State::Answered { .. } => {}
+        }
+    }
+
+    /// Lets the request go on that has waited for an answer, if that is what follows from it.
+    fn go_on<E: Environment>(&self, environment: &E) {
+        if let State::Passing = self.state {
+            environment.resume_request();
+        }
+    }
+
+    /// The number of the ticket under which the worker has something of it.
     pub fn ticket(&self) -> Option<u64> {
         match &self.state {
             State::Registering(registration) => registration.ticket(),
-            _ => None,
+            State::Controlling(controls) => controls.ticket(),
+            State::Deciding | State::Passing | State::Answered { .. } => None,
         }
     }
 
@@ -619,8 +639,9 @@ mod tests {
     use crate::edge_api;
     use crate::filter::board::{self, Stamp, State};
     use crate::filter::config::Config;
-    use crate::filter::environment::{CallResponse, DispatchError};
-    use crate::filter::fake::Fake;
+    use crate::filter::environment::{CallId, CallResponse, DispatchError, Metric};
+    use crate::filter::fake::{self, Fake};
+    use crate::filter::store_call::Repeated;
     use crate::registration;
     use crate::tenant::{Domain, SecurityMode};
     use serde_json::{Value, json};
@@ -698,6 +719,35 @@ mod tests {
 
         fn replies(&self) -> usize {
             self.fake.replies.lock().unwrap().len()
+        }
+
+        /// Lets so many milliseconds pass, has the worker tick, and tells `exchange` what it waits for.
+        fn tick(&self, millis: u64, exchange: &mut Exchange) {
+            self.fake.now.fetch_add(millis * 1_000_000, Ordering::Relaxed);
+            self.told(exchange, self.worker.repeats.tick(&self.fake, &self.worker));
+        }
+
+        /// Answers the worker's call that was sent last.
+        fn answer_worker(&self, exchange: &mut Exchange, answer: CallAnswer) {
+            let call = CallId(self.sent().len() as u32);
+            assert!(self.worker.repeats.awaits(call));
+            self.told(exchange, self.worker.repeats.answered(call, answer));
+            assert!(!self.worker.repeats.awaits(call));
+        }
+
+        fn told(&self, exchange: &mut Exchange, repeated: impl IntoIterator<Item = Repeated>) {
+            for (ticket, result) in repeated {
+                assert_eq!(exchange.ticket(), Some(ticket));
+                exchange.on_repeat(&self.fake, result);
+            }
+        }
+
+        fn sent(&self) -> Vec<fake::Call> {
+            self.fake.calls.lock().unwrap().clone()
+        }
+
+        fn repeats(&self) -> i64 {
+            self.fake.measured.lock().unwrap().get(Metric::StoreRepeats.name()).copied().unwrap_or_default()
         }
     }
 
@@ -882,7 +932,12 @@ mod tests {
         let bench = Bench::enabled(json!({"dcr_edge": {"rate_limit": {"burst": 100, "per_second": 1}}}));
         let mut bodies = Vec::new();
         for answer in [None, store_says("500", json!({})), store_says("201", json!([])), store_says("409", json!({}))] {
-            bench.register(CLIENT, &[]).on_answer(&bench.fake, answer);
+            let mut exchange = bench.register(CLIENT, &[]);
+            exchange.on_answer(&bench.fake, answer.clone());
+            if answer.is_none() {
+                bench.tick(50, &mut exchange);
+                bench.answer_worker(&mut exchange, None);
+            }
             bodies.push((bench.last().0, bench.last().1));
         }
         *bench.fake.refuse_calls.lock().unwrap() = Some(DispatchError::NoCluster);
@@ -892,6 +947,140 @@ mod tests {
         assert_eq!(header(&bench.last().2, "retry-after"), Some("2"));
         bodies.dedup();
         assert_eq!(bodies.len(), 1);
+    }
+
+    fn created() -> CallAnswer {
+        store_says("201", json!({"client_id": "tpc_1", "client_id_issued_at": 1}))
+    }
+
+    #[test]
+    fn a_registration_without_a_definite_answer_is_sent_once_more_as_it_was() {
+        let of_the_proxy = |status: &str, body: &str| {
+            let headers = vec![(":status".to_owned(), status.as_bytes().to_vec())];
+            Some(CallResponse { headers, body: body.as_bytes().to_vec() })
+        };
+        let connect = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+        for first in [
+            None,
+            of_the_proxy("503", connect),
+            of_the_proxy("504", "upstream request timeout"),
+            store_says("503", json!({})),
+        ] {
+            let bench = Bench::enabled(json!({}));
+            let mut exchange = bench.register(CLIENT, &[]);
+            exchange.on_answer(&bench.fake, first);
+            assert_eq!((bench.replies(), bench.sent().len(), bench.repeats()), (0, 1, 1));
+            // Not at once: the proxy has to find the store ill before.
+            bench.tick(49, &mut exchange);
+            assert_eq!(bench.sent().len(), 1);
+            bench.tick(1, &mut exchange);
+            let [sent, again] = bench.sent().try_into().unwrap();
+            assert_eq!((&sent.headers, &sent.body), (&again.headers, &again.body));
+            assert_eq!([sent.timeout, again.timeout].map(|timeout| timeout.as_millis()), [1_000, 1_950]);
+            bench.answer_worker(&mut exchange, created());
+            assert_eq!((bench.last().0, bench.sent().len()), (201, 2));
+        }
+    }
+
+    #[test]
+    fn a_registration_is_sent_twice_at_most_and_never_after_a_definite_answer() {
+        let unavailable = || store_says("503", json!({}));
+        let bench = Bench::enabled(json!({}));
+        let mut exchange = bench.register(CLIENT, &[]);
+        exchange.on_answer(&bench.fake, None);
+        bench.tick(50, &mut exchange);
+        bench.answer_worker(&mut exchange, unavailable());
+        assert_eq!((bench.last().0, bench.last().2.reason), (503, Reason::StoreError));
+        bench.tick(1_000, &mut exchange);
+        assert_eq!((bench.sent().len(), bench.replies()), (2, 1));
+
+        let bench = Bench::enabled(json!({}));
+        for answer in
+            [created(), store_says("500", json!({})), store_says("409", json!({})), store_says("401", json!({}))]
+        {
+            bench.register(CLIENT, &[]).on_answer(&bench.fake, answer);
+        }
+        assert_eq!((bench.replies(), bench.sent().len(), bench.repeats()), (4, 4, 0));
+    }
+
+    #[test]
+    fn both_have_to_fit_into_the_time_of_one() {
+        let bench = Bench::enabled(json!({}));
+        let mut exchange = bench.register(CLIENT, &[]);
+        bench.fake.now.fetch_add(1_950_000_000, Ordering::Relaxed);
+        exchange.on_answer(&bench.fake, None);
+        assert_eq!((bench.last().2.reason, bench.repeats()), (Reason::Reset, 0));
+        // A worker that ticks late tells what came of the first.
+        let mut exchange = bench.register(CLIENT, &[]);
+        exchange.on_answer(&bench.fake, store_says("503", json!({})));
+        bench.tick(2_000, &mut exchange);
+        assert_eq!((bench.last().2.reason, bench.sent().len()), (Reason::StoreError, 2));
+        // Where there is no time for two, one has all of it.
+        let settings = json!({"flags": {"enable_dynamic_client_registration": true}});
+        let bench = Bench::with_config(settings, json!({"store": {"cluster": "c", "timeout_ms": 199}}));
+        bench.register(CLIENT, &[]);
+        assert_eq!(bench.sent()[0].timeout.as_millis(), 199);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_called_is_called_once_more_unless_it_has_no_cluster() {
+        let bench = Bench::enabled(json!({}));
+        let refuse = |error| *bench.fake.refuse_calls.lock().unwrap() = error;
+        refuse(Some(DispatchError::NoHealthyHost));
+        let mut exchange = bench.register(CLIENT, &[]);
+        refuse(None);
+        bench.tick(50, &mut exchange);
+        bench.answer_worker(&mut exchange, created());
+        assert_eq!((bench.last().0, bench.sent().len()), (201, 1));
+        refuse(Some(DispatchError::NoHealthyHost));
+        let mut exchange = bench.register(CLIENT, &[]);
+        bench.tick(50, &mut exchange);
+        assert_eq!(bench.last().2.reason, Reason::NoHealthyHost);
+        refuse(Some(DispatchError::NoCluster));
+        bench.register(CLIENT, &[]);
+        assert_eq!((bench.last().2.reason, bench.repeats()), (Reason::NoCluster, 2));
+    }
+
+    #[test]
+    fn a_worker_has_so_many_repeats_and_none_for_whoever_is_gone() {
+        let bench = Bench::enabled(json!({"dcr_edge": {"rate_limit": {"burst": 1_000, "per_second": 1}}}));
+        let fail = || {
+            let mut exchange = bench.register(CLIENT, &[]);
+            exchange.on_answer(&bench.fake, None);
+            exchange
+        };
+        let waiting: Vec<_> = (0..128).map(|_| fail()).collect();
+        assert_eq!((bench.replies(), bench.repeats()), (0, 128));
+        fail();
+        assert_eq!((bench.last().2.reason, bench.repeats()), (Reason::Reset, 128));
+        drop(waiting);
+        bench.fake.now.fetch_add(50_000_000, Ordering::Relaxed);
+        assert!(bench.worker.repeats.tick(&bench.fake, &bench.worker).is_empty());
+        assert_eq!(bench.sent().len(), 129);
+        let mut exchange = fail();
+        bench.tick(50, &mut exchange);
+        assert_eq!((bench.sent().len(), bench.replies()), (131, 1));
+    }
+
+    #[test]
+    fn a_look_for_a_client_is_sent_once_more_and_those_after_it_by_the_worker() {
+        let bench = Bench::new(json!({}));
+        let unknown = || store_says("404", json!({"error": edge_api::UNKNOWN_CLIENT, "error_description": "d"}));
+        let [first, second] = ["1", "2"].map(|digit| format!("tpc_{}", digit.repeat(32)));
+        bench.headers("GET", &format!("/userinfo?client_id={first}&client_id={second}"), &[]);
+        let mut exchange = Exchange::new(Rc::clone(&bench.worker));
+        assert_eq!(exchange.on_headers(&bench.fake, true), Flow::Pause);
+        exchange.on_answer(&bench.fake, None);
+        bench.tick(50, &mut exchange);
+        bench.answer_worker(&mut exchange, unknown());
+        assert_eq!((bench.replies(), bench.sent().len()), (0, 2));
+        bench.tick(0, &mut exchange);
+        bench.answer_worker(&mut exchange, unknown());
+        let paths = bench.sent().into_iter().map(|call| call.headers[1].1.clone()).collect::<Vec<_>>();
+        assert_eq!(paths[0], paths[1]);
+        assert_ne!(paths[1], paths[2]);
+        // Both are of the form of a third party's, to which the endpoint is closed.
+        assert_eq!((bench.last().0, bench.repeats()), (403, 1));
     }
 
     #[test]
@@ -1084,7 +1273,10 @@ mod tests {
         for (status, body) in [("400", refusal), ("201", json!({})), ("201", created)] {
             bench.register(CLIENT, &[]).on_answer(&bench.fake, store_says(status, body));
         }
-        bench.register(CLIENT, &[]).on_answer(&bench.fake, None);
+        let mut exchange = bench.register(CLIENT, &[]);
+        exchange.on_answer(&bench.fake, None);
+        bench.tick(50, &mut exchange);
+        bench.answer_worker(&mut exchange, None);
         bench.register(CLIENT, &[]);
         let expected = json!({
             "method": 2, "invalid_redirect_uri": 1, "invalid_client_metadata": 1, "store_error": 1, "store_reset": 1,

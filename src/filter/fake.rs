@@ -14,6 +14,7 @@ pub struct Call {
     pub cluster: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    pub timeout: Duration,
 }
 
 /// A proxy in memory.
@@ -107,13 +108,19 @@ impl Environment for Fake {
         Ok(())
     }
 
-    fn call(&self, cluster: &str, headers: &[(&str, &str)], body: &[u8], _: Duration) -> Result<CallId, DispatchError> {
+    fn call(
+        &self,
+        cluster: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<CallId, DispatchError> {
         if let Some(error) = *self.refuse_calls.lock().unwrap() {
             return Err(error);
         }
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let mut calls = self.calls.lock().unwrap();
-        calls.push(Call { cluster: cluster.to_owned(), headers, body: body.to_vec() });
+        calls.push(Call { cluster: cluster.to_owned(), headers, body: body.to_vec(), timeout });
         Ok(CallId(calls.len() as u32))
     }
 

@@ -180,7 +180,7 @@ impl Feed {
 
     /// Puts a page in force. True if another one follows.
     fn apply<E: Environment>(&self, environment: &E, answer: CallAnswer) -> Result<bool, Failure> {
-        let Answer::Success(body) = callout::understand(answer, callout::MAX_CHANGES_ANSWER)? else {
+        let Answer::Success(body) = callout::understand(Ok(answer), callout::MAX_CHANGES_ANSWER)? else {
             return Err(Failure::StoreError);
         };
         let page: Changes = callout::parse(&body)?;

@@ -6,7 +6,7 @@
 //! then nobody would know which client of the server is to be deleted. A request puts its registration in line and has
 //! the worker's tick come at once.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::{Rc, Weak};
@@ -15,10 +15,12 @@ use serde_json::{Map, Value};
 
 use super::board::InForce;
 use super::callout::{self, Failure};
-use super::environment::{CallAnswer, CallId, CallResponse, DispatchError, Environment, Level, Reply};
+use super::environment::{CallAnswer, CallId, CallResponse, CallResult, DispatchError, Environment, Level, Reply};
 use super::reason::Reason;
 use super::refusal::Refusal;
 use super::registering;
+use super::store_call::{Repeated, StoreCall};
+use super::ticket::{Ticket, Tickets};
 use super::worker::Worker;
 use crate::edge_api::{self, Origin, REQUEST_ID_HEADER, RegisterClient, RegisteredBy};
 use crate::registration::{ClientMetadata, ClientSecret, is_servers_client_id};
@@ -137,29 +139,16 @@ pub struct Forward {
     pub decision_id: String,
 }
 
-/// Names a registration to whoever waits for what becomes of it. Once it is dropped, nobody waits any longer.
-#[derive(Debug)]
-pub struct Ticket {
-    number: u64,
-    _awaits: Rc<()>,
-}
-
-impl Ticket {
-    /// Its number among those of the worker.
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-}
-
 /// What became of a registration: the number of its ticket, and its answer.
 pub type Outcome = (u64, Result<Reply, Refusal>);
 
 /// The registrations of one worker that are under way.
 #[derive(Debug, Default)]
 pub struct Forwards {
-    last: Cell<u64>,
     in_line: RefCell<Vec<Numbered>>,
     calls: RefCell<HashMap<u32, Call>>,
+    /// Those that the store is asked to record once more, by the number of that.
+    repeated: RefCell<HashMap<u64, Recording>>,
 }
 
 #[derive(Debug)]
@@ -175,9 +164,17 @@ enum Call {
     /// The server is asked to register the client.
     Registration(Numbered),
     /// The store is asked to record it.
-    Record(Numbered, ServersClient),
+    Record(Recording),
     /// The server is asked to delete it.
     Deletion { decision_id: String },
+}
+
+/// A client of the server's that the store is asked to record.
+#[derive(Debug)]
+struct Recording {
+    asked: Numbered,
+    client: ServersClient,
+    call: StoreCall,
 }
 
 /// A client that the server registered.
@@ -204,13 +201,11 @@ impl fmt::Debug for Configuration {
 
 impl Forwards {
     /// Puts a registration in line, and has the worker's tick come at once.
-    pub fn begin<E: Environment>(&self, environment: &E, forward: Forward) -> Ticket {
-        let number = self.last.get().wrapping_add(1);
-        self.last.set(number);
-        let awaits = Rc::new(());
-        self.in_line.borrow_mut().push(Numbered { number, awaited: Rc::downgrade(&awaits), forward });
+    pub fn begin<E: Environment>(&self, environment: &E, tickets: &Tickets, forward: Forward) -> Ticket {
+        let ticket = tickets.issue();
+        self.in_line.borrow_mut().push(Numbered { number: ticket.number(), awaited: ticket.awaited(), forward });
         environment.tick_at_once();
-        Ticket { number, _awaits: awaits }
+        ticket
     }
 
     /// Whether some are in line.
@@ -263,13 +258,13 @@ impl Forwards {
         let call = self.calls.borrow_mut().remove(&call.0)?;
         match call {
             Call::Registration(asked) => self.registered(environment, worker, asked, answer),
-            Call::Record(asked, client) => {
-                let recorded = recorded(&asked.forward, &client, answer);
-                if recorded.is_err() {
-                    self.delete(environment, worker, &asked.forward, client.configuration);
+            Call::Record(Recording { asked, client, call }) => match call.answered(environment, worker, answer) {
+                Ok(call) => {
+                    self.repeat(Recording { asked, client, call });
+                    None
                 }
-                Some((asked.number, recorded))
-            }
+                Err(answer) => Some(self.recorded(environment, worker, asked, client, Ok(answer))),
+            },
             Call::Deletion { decision_id } => {
                 let status = answer.map_or(0, |response| response.status());
                 if matches!(status, 200 | 204) {
@@ -282,6 +277,43 @@ impl Forwards {
                 None
             }
         }
+    }
+
+    /// Whether the store was asked once more to record a client, under this ticket.
+    pub fn awaits_repeat(&self, ticket: u64) -> bool {
+        self.repeated.borrow().contains_key(&ticket)
+    }
+
+    /// Takes what the store said when it was asked once more.
+    pub fn repeated<E: Environment>(
+        &self,
+        environment: &E,
+        worker: &Worker,
+        (ticket, result): Repeated,
+    ) -> Option<Outcome> {
+        let Recording { asked, client, .. } = self.repeated.borrow_mut().remove(&ticket)?;
+        Some(self.recorded(environment, worker, asked, client, result))
+    }
+
+    fn repeat(&self, recording: Recording) {
+        if let Some(ticket) = recording.call.ticket() {
+            self.repeated.borrow_mut().insert(ticket, recording);
+        }
+    }
+
+    fn recorded<E: Environment>(
+        &self,
+        environment: &E,
+        worker: &Worker,
+        asked: Numbered,
+        client: ServersClient,
+        result: CallResult,
+    ) -> Outcome {
+        let recorded = recorded(&asked.forward, &client, result);
+        if recorded.is_err() {
+            self.delete(environment, worker, &asked.forward, client.configuration);
+        }
+        (asked.number, recorded)
     }
 
     fn registered<E: Environment>(
@@ -307,8 +339,12 @@ impl Forwards {
             return None;
         }
         match record(environment, worker, &asked.forward, &client) {
-            Ok(call) => {
-                self.calls.borrow_mut().insert(call.0, Call::Record(asked, client));
+            Ok((call, id)) => {
+                let recording = Recording { asked, client, call };
+                match id {
+                    Some(id) => _ = self.calls.borrow_mut().insert(id.0, Call::Record(recording)),
+                    None => self.repeat(recording),
+                }
                 None
             }
             Err(failure) => {
@@ -367,7 +403,7 @@ fn record<E: Environment>(
     worker: &Worker,
     forward: &Forward,
     client: &ServersClient,
-) -> Result<CallId, Failure> {
+) -> Result<(StoreCall, Option<CallId>), Failure> {
     let request = RegisterClient {
         client_secret_sha256: client.secret.as_ref().map(ClientSecret::sha256_hex),
         metadata: &forward.metadata,
@@ -375,13 +411,13 @@ fn record<E: Environment>(
         registered_by: RegisteredBy::Server,
     };
     let path = edge_api::client_path(&forward.tenant.tenant.name, &client.client_id);
-    registering::put(environment, worker, &path, &forward.decision_id, &request)
+    StoreCall::send(environment, worker, registering::record(path, &forward.decision_id, &request)?)
 }
 
 /// The answer to a registration, from the store's.
-fn recorded(forward: &Forward, client: &ServersClient, answer: CallAnswer) -> Result<Reply, Refusal> {
+fn recorded(forward: &Forward, client: &ServersClient, result: CallResult) -> Result<Reply, Refusal> {
     let secret = client.secret.as_ref().map(|secret| (secret, client.secret_expires_at));
-    let registered = registering::registered(answer)?;
+    let registered = registering::registered(result)?;
     // The server knows no other id.
     if registered.client_id != client.client_id {
         return Err(Refusal::Callout(Failure::StoreError));
@@ -536,7 +572,7 @@ mod tests {
             let server = Server::of_request(&self.fake).unwrap();
             let forward =
                 Forward { server, tenant, metadata, origin: Origin::default(), decision_id: "id-1".to_owned() };
-            self.worker.forwards.begin(&self.fake, forward)
+            self.worker.forwards.begin(&self.fake, &self.worker.tickets, forward)
         }
 
         /// One that the server is asked for.
@@ -557,6 +593,21 @@ mod tests {
             let outcome = self.worker.forwards.answered(&self.fake, &self.worker, call, answer);
             assert!(!self.worker.forwards.awaits(call));
             outcome
+        }
+
+        /// Sends what is repeated; gives what became of it if it could not be sent.
+        fn repeat(&self) -> Option<Outcome> {
+            self.fake.now.fetch_add(50_000_000, std::sync::atomic::Ordering::Relaxed);
+            let repeated = self.worker.repeats.tick(&self.fake, &self.worker).pop()?;
+            assert!(self.worker.forwards.awaits_repeat(repeated.0));
+            self.worker.forwards.repeated(&self.fake, &self.worker, repeated)
+        }
+
+        /// Sends what is repeated, and answers it.
+        fn answer_repeat(&self, answer: CallAnswer) -> Option<Outcome> {
+            assert_eq!(self.repeat(), None);
+            let repeated = self.worker.repeats.answered(CallId(self.sent().len() as u32), answer).unwrap();
+            self.worker.forwards.repeated(&self.fake, &self.worker, repeated)
         }
 
         fn sent(&self) -> Vec<Sent> {
@@ -658,10 +709,17 @@ mod tests {
             let bench = Bench::new();
             let _ticket = bench.ask();
             bench.answer(says("200", &client().to_string()));
-            let (_, outcome) = bench.answer(answer).unwrap();
-            assert_eq!(outcome.unwrap_err().reason(), reason);
-            assert_eq!(bench.ways(), [REGISTER, RECORD, DELETE]);
-            let deletion = bench.sent().remove(2);
+            let is_repeated = callout::is_worth_a_repeat(&answer);
+            let mut outcome = bench.answer(answer.clone());
+            assert_eq!(outcome.is_none(), is_repeated);
+            let mut ways = vec![REGISTER, RECORD, DELETE];
+            if is_repeated {
+                ways.insert(1, RECORD);
+                outcome = bench.answer_repeat(answer);
+            }
+            assert_eq!(outcome.unwrap().1.unwrap_err().reason(), reason);
+            assert_eq!(bench.ways(), ways);
+            let deletion = bench.sent().pop().unwrap();
             assert_eq!(header(&deletion, "authorization"), format!("Bearer {TOKEN}"));
             assert_eq!(header(&deletion, ":authority"), "a.test:8443");
             assert_eq!(bench.answer(says("204", "")), None);
@@ -671,11 +729,24 @@ mod tests {
     }
 
     #[test]
+    fn what_the_store_records_only_when_it_is_asked_once_more_is_a_client_like_any_other() {
+        let bench = Bench::new();
+        let ticket = bench.ask();
+        bench.answer(says("201", &client().to_string()));
+        assert_eq!(bench.answer(None), None);
+        let stored = json!({"client_id": "of-the-server", "client_id_issued_at": 7});
+        let (number, reply) = bench.answer_repeat(store_says("200", &stored)).unwrap();
+        assert_eq!((number, reply.unwrap().status), (ticket.number(), 201));
+        assert_eq!(bench.ways(), [REGISTER, RECORD, RECORD]);
+    }
+
+    #[test]
     fn where_neither_store_nor_server_can_be_asked_the_client_is_counted_as_left() {
         let bench = Bench::new();
         let _ticket = bench.ask();
         *bench.fake.refuse_calls.lock().unwrap() = Some(DispatchError::NoHealthyHost);
-        let (_, outcome) = bench.answer(says("201", &client().to_string())).unwrap();
+        assert_eq!(bench.answer(says("201", &client().to_string())), None);
+        let (_, outcome) = bench.repeat().unwrap();
         assert_eq!(outcome.unwrap_err().reason(), Reason::NoHealthyHost);
         assert_eq!(bench.counted(Reason::ServerClientLeft), 1);
         let _ticket = bench.begin("none");

@@ -27,6 +27,7 @@ use super::feed::Feed;
 use super::forward::{self, Outcome};
 use super::reason::Reason;
 use super::report::Reporter;
+use super::store_call::Repeated;
 use super::worker::Worker;
 
 /// The environment variable of the VM that holds the edge's token.
@@ -58,7 +59,7 @@ struct Root {
     waiting: Rc<Waiting>,
 }
 
-/// Requests that wait for what becomes of their registrations, by the tickets' numbers, each with its context.
+/// Requests that wait for what the worker does in their place, by the tickets' numbers, each with its context.
 type Waiting = RefCell<HashMap<u64, (u32, Weak<RefCell<Exchange>>)>>;
 
 /// What one worker does.
@@ -89,20 +90,38 @@ impl Root {
         Ok(Configured { worker, feed, reporter })
     }
 
-    /// Tells requests what became of their registrations: each answer is one of the request's context.
+    /// Tells requests what became of their registrations.
     fn deliver(&self, outcomes: impl IntoIterator<Item = Outcome>) {
         for (ticket, outcome) in outcomes {
-            let waiting = self.waiting.borrow_mut().remove(&ticket);
-            // Whoever has gone waits no longer.
-            let Some((context, exchange)) = waiting.and_then(|(context, weak)| Some((context, weak.upgrade()?))) else {
-                continue;
-            };
-            if hostcalls::set_effective_context(context).is_ok() {
-                if let Ok(mut exchange) = exchange.try_borrow_mut() {
-                    exchange.on_outcome(&Proxy, outcome);
-                }
-                let _ = hostcalls::set_effective_context(self.context);
+            self.tell(ticket, |exchange| exchange.on_outcome(&Proxy, outcome));
+        }
+    }
+
+    /// Tells whoever waits for it what calls to the store came to.
+    fn deliver_repeated(&self, worker: &Worker, repeated: impl IntoIterator<Item = Repeated>) {
+        for (ticket, result) in repeated {
+            if worker.forwards.awaits_repeat(ticket) {
+                self.deliver(worker.forwards.repeated(&Proxy, worker, (ticket, result)));
+            } else {
+                self.tell(ticket, |exchange| exchange.on_repeat(&Proxy, result));
             }
+        }
+    }
+
+    /// Tells the request that waits under this ticket something: what it does then, it does in its own context.
+    fn tell(&self, ticket: u64, say: impl FnOnce(&mut Exchange)) {
+        let waiting = self.waiting.borrow_mut().remove(&ticket);
+        // Whoever has gone waits no longer.
+        let Some((context, weak)) = waiting else { return };
+        let Some(exchange) = weak.upgrade() else { return };
+        if hostcalls::set_effective_context(context).is_ok() {
+            if let Ok(mut exchange) = exchange.try_borrow_mut() {
+                say(&mut exchange);
+                if let Some(next) = exchange.ticket() {
+                    self.waiting.borrow_mut().insert(next, (context, weak));
+                }
+            }
+            let _ = hostcalls::set_effective_context(self.context);
         }
     }
 }
@@ -118,6 +137,10 @@ impl Context for Root {
     fn on_http_call_response(&mut self, id: u32, num_headers: usize, body_size: usize, _: usize) {
         if let Some(Configured { worker, feed, reporter }) = &self.configured {
             let call = CallId(id);
+            if worker.repeats.awaits(call) {
+                let answer = call_answer(num_headers, body_size, callout::MAX_CLIENT_ANSWER);
+                return self.deliver_repeated(worker, worker.repeats.answered(call, answer));
+            }
             if worker.forwards.awaits(call) {
                 let answer = call_answer(num_headers, body_size, forward::MAX_ANSWER);
                 return self.deliver(worker.forwards.answered(&Proxy, worker, call, answer));
@@ -170,6 +193,7 @@ impl RootContext for Root {
             feed.tick(&Proxy);
             reporter.tick(&Proxy);
             worker.clients.tick(&Proxy, &worker.keys);
+            self.deliver_repeated(worker, worker.repeats.tick(&Proxy, worker));
             if worker.forwards.is_due() {
                 // It came at once, and the ones after it need not.
                 let _ = hostcalls::set_tick_period(configured.tick());

@@ -17,6 +17,7 @@
 //! | [`controls`] | the way of a request to the authorization server that a registered client may have sent |
 //! | [`clients`], [`client_changes`] | what a worker knows of clients; which of them changed |
 //! | [`callout`] | what the store's answers mean |
+//! | [`store_call`], [`ticket`] | a call to the store for a request, and its repeat; names for what a worker does for one |
 //! | [`worker`] | what the exchanges of one worker share |
 
 pub mod board;
@@ -40,7 +41,9 @@ pub mod registering;
 pub mod report;
 pub mod request;
 pub mod signals;
+pub mod store_call;
 pub mod tally;
+pub mod ticket;
 pub mod worker;
 
 #[cfg(test)]

@@ -6,13 +6,15 @@ use std::rc::Rc;
 use super::board::InForce;
 use super::callout::{self, Answer, Failure};
 use super::config::Config;
-use super::environment::{CallAnswer, CallId, Environment, Reply};
-use super::forward::{Forward, Server, ServerFailure, Ticket};
+use super::environment::{CallAnswer, CallResult, Environment, Reply};
+use super::forward::{Forward, Server, ServerFailure};
 use super::reason::Reason;
 use super::refusal::{self, Limiter, Refusal};
 use super::request::Head;
+use super::store_call::{StoreCall, StoreRequest};
+use super::ticket::Ticket;
 use super::worker::Worker;
-use crate::edge_api::{self, Origin, REQUEST_ID_HEADER, RegisterClient, RegisteredBy, RegisteredClient};
+use crate::edge_api::{self, Origin, RegisterClient, RegisteredBy, RegisteredClient};
 use crate::registration::{self, ClientMetadata, ClientSecret};
 use crate::tenant::{Registrar, SecurityMode};
 
@@ -40,11 +42,18 @@ enum State {
     /// The body is awaited; so many bytes have come.
     Body { origin: Box<Origin>, size: usize },
     /// The store is asked to register the client.
-    Calling { secret: Option<ClientSecret>, metadata: Box<ClientMetadata> },
+    Calling { call: StoreCall, client: NewClient },
     /// It is under way to the authorization server.
     Forwarded(Ticket),
     /// It came to its end.
     Done,
+}
+
+/// What the answer to a registration is made of, beside what the store says.
+#[derive(Debug)]
+struct NewClient {
+    secret: Option<ClientSecret>,
+    metadata: Box<ClientMetadata>,
 }
 
 /// Whether the body that a head announces is worth reading.
@@ -69,11 +78,12 @@ impl Registration {
         Self { worker, tenant, server, state: State::Body { origin: Box::new(origin), size: 0 } }
     }
 
-    /// The number of the ticket under which it is under way to the authorization server, if it is.
+    /// The number of the ticket under which the worker has it, if it has.
     pub fn ticket(&self) -> Option<u64> {
         match &self.state {
             State::Forwarded(ticket) => Some(ticket.number()),
-            State::Body { .. } | State::Calling { .. } | State::Done => None,
+            State::Calling { call, .. } => call.ticket(),
+            State::Body { .. } | State::Done => None,
         }
     }
 
@@ -112,12 +122,27 @@ impl Registration {
         Ok(Step::Wait)
     }
 
-    /// Takes the store's answer.
-    pub fn on_answer(&mut self, answer: CallAnswer) -> Result<Step, Refusal> {
+    /// Takes the store's answer, which may have it asked once more.
+    pub fn on_answer<E: Environment>(&mut self, environment: &E, answer: CallAnswer) -> Result<Step, Refusal> {
         match std::mem::replace(&mut self.state, State::Done) {
-            State::Calling { secret, metadata } => {
-                created(&registered(answer)?, secret.as_ref().map(|secret| (secret, 0)), &metadata).map(Step::Answer)
+            State::Calling { call, client } => match call.answered(environment, &self.worker, answer) {
+                Ok(call) => {
+                    self.state = State::Calling { call, client };
+                    Ok(Step::Wait)
+                }
+                Err(answer) => client.answer(Ok(answer)),
+            },
+            other => {
+                self.state = other;
+                Ok(Step::Wait)
             }
+        }
+    }
+
+    /// Takes what the store said when it was asked once more.
+    pub fn on_repeat(&mut self, result: CallResult) -> Result<Step, Refusal> {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Calling { client, .. } => client.answer(result),
             other => {
                 self.state = other;
                 Ok(Step::Wait)
@@ -156,7 +181,7 @@ impl Registration {
             let server = self.server.clone().ok_or(Refusal::Server(ServerFailure::NoCluster))?;
             let (tenant, decision_id) = (Rc::clone(&self.tenant), decision_id.to_owned());
             let forward = Forward { server, tenant, metadata, origin, decision_id };
-            return Ok(State::Forwarded(self.worker.forwards.begin(environment, forward)));
+            return Ok(State::Forwarded(self.worker.forwards.begin(environment, &self.worker.tickets, forward)));
         }
         let mut random = |buffer: &mut [u8]| environment.fill_random(buffer);
         let client_id = registration::client_id(mode, &mut random).map_err(|_| Refusal::RandomnessUnavailable)?;
@@ -166,35 +191,32 @@ impl Registration {
         let request =
             RegisterClient { client_secret_sha256, metadata: &metadata, origin, registered_by: RegisteredBy::Edge };
         let path = edge_api::client_path(&tenant.name, &client_id);
-        put(environment, &self.worker, &path, decision_id, &request).map_err(Refusal::Callout)?;
-        Ok(State::Calling { secret, metadata: Box::new(metadata) })
+        let request = record(path, decision_id, &request).map_err(Refusal::Callout)?;
+        let (call, _) = StoreCall::send(environment, &self.worker, request).map_err(Refusal::Callout)?;
+        Ok(State::Calling { call, client: NewClient { secret, metadata: Box::new(metadata) } })
     }
 }
 
-/// Asks the store to record a client at `path`.
-pub fn put<E: Environment>(
-    environment: &E,
-    worker: &Worker,
-    path: &str,
+impl NewClient {
+    fn answer(&self, result: CallResult) -> Result<Step, Refusal> {
+        let secret = self.secret.as_ref().map(|secret| (secret, 0));
+        created(&registered(result)?, secret, &self.metadata).map(Step::Answer)
+    }
+}
+
+/// What has the store record a client at `path`.
+pub fn record(
+    path: String,
     decision_id: &str,
     request: &RegisterClient<&ClientMetadata>,
-) -> Result<CallId, Failure> {
+) -> Result<StoreRequest, Failure> {
     let body = serde_json::to_vec(request).map_err(|_| Failure::StoreError)?;
-    let store = &worker.config.store;
-    let headers = [
-        (":method", "PUT"),
-        (":path", path),
-        (":authority", &store.authority),
-        ("authorization", &worker.authorization),
-        ("content-type", "application/json"),
-        (REQUEST_ID_HEADER, decision_id),
-    ];
-    Ok(environment.call(&store.cluster, &headers, &body, store.timeout)?)
+    Ok(StoreRequest { method: "PUT", path, body, request_id: decision_id.to_owned() })
 }
 
 /// The client that the store has recorded.
-pub fn registered(answer: CallAnswer) -> Result<RegisteredClient, Refusal> {
-    let body = match callout::understand(answer, callout::MAX_REGISTRATION_ANSWER).map_err(Refusal::Callout)? {
+pub fn registered(result: CallResult) -> Result<RegisteredClient, Refusal> {
+    let body = match callout::understand(result, callout::MAX_REGISTRATION_ANSWER).map_err(Refusal::Callout)? {
         Answer::Success(body) => body,
         Answer::Refused(refusal) => return Err(Refusal::Store(refusal)),
         Answer::RateLimited { next_token_in } => {

@@ -4,7 +4,9 @@ use super::board::{Copies, Keys};
 use super::clients::Clients;
 use super::config::Config;
 use super::forward::Forwards;
+use super::store_call::Repeats;
 use super::tally::Refusals;
+use super::ticket::Tickets;
 use crate::acl::Index;
 use crate::request_path::Routes;
 
@@ -25,8 +27,12 @@ pub struct Worker {
     pub copies: Copies,
     /// What it knows of clients.
     pub clients: Clients,
+    /// The numbers of what it does in the place of requests.
+    pub tickets: Tickets,
     /// The registrations that are under way to authorization servers.
     pub forwards: Forwards,
+    /// The calls to the store that are repeated.
+    pub repeats: Repeats,
     /// What it refused since it reported that last.
     pub refusals: Refusals,
 }
@@ -43,7 +49,7 @@ impl Worker {
         let authorization = format!("Bearer {token}");
         let clients = Clients::new(&config.store);
         let (routes, copies, refusals) = (Routes::default(), Copies::default(), Refusals::default());
-        let forwards = Forwards::default();
-        Ok(Self { config, authorization, keys, acl, routes, copies, clients, forwards, refusals })
+        let (tickets, forwards, repeats) = (Tickets::default(), Forwards::default(), Repeats::default());
+        Ok(Self { config, authorization, keys, acl, routes, copies, clients, tickets, forwards, repeats, refusals })
     }
 }

@@ -77,6 +77,34 @@ fn the_shipped_configuration_is_valid() {
 }
 
 #[test]
+fn each_of_several_stores_is_an_endpoint_and_every_envoy_takes_them() {
+    let (one, other): (SocketAddr, SocketAddr) = ("127.0.0.1:7".parse().unwrap(), "127.0.0.2:8".parse().unwrap());
+    for envoy in envoy::matrix() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { more_stores: vec![other], ..Options::default() };
+        let path = write_configuration(&options, dir.path(), one, NOWHERE);
+        let (status, log) = envoy::validate(&envoy, &path, "token");
+        assert!(status.success(), "{}: {log}", envoy.display());
+        let rendered = std::fs::read_to_string(path).unwrap();
+        for (host, port) in [("127.0.0.1", 7), ("127.0.0.2", 8)] {
+            let endpoint = format!("address: '{host}'\n                port_value: {port}\n");
+            assert_eq!(rendered.matches(&endpoint).count(), 1, "{rendered}");
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_none_stops_rendering_with_one_line() {
+    let mut command = render(&Options::default(), Path::new("/nowhere"), NOWHERE, NOWHERE);
+    let output = command.env("STORE_ENDPOINTS", "store-1:8081 store-2").output().unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "render: STORE_ENDPOINTS has store-2 in it, which is no HOST:PORT\n"
+    );
+}
+
+#[test]
 fn without_databases_nobody_looks_for_a_location_and_the_filter_is_not_told_of_one() {
     let of_the_connection = json!(["connecting_address", "ja3", "ja4"]);
     let all = json!(["connecting_address", "ja3", "ja4", "country", "subdivision", "asn"]);

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dcr_edge::edge_api::{PROTOCOL_HEADER, PROTOCOL_VERSION};
@@ -22,6 +23,7 @@ pub enum Behaviour {
 pub struct StandIn {
     address: SocketAddr,
     behaviour: Arc<Mutex<Behaviour>>,
+    registrations: Arc<AtomicUsize>,
 }
 
 impl StandIn {
@@ -30,14 +32,20 @@ impl StandIn {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let behaviour = Arc::new(Mutex::new(Behaviour::Close));
-        let shared = Arc::clone(&behaviour);
+        let registrations = Arc::new(AtomicUsize::new(0));
+        let shared = (Arc::clone(&behaviour), Arc::clone(&registrations));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let behaviour = Arc::clone(&shared);
-                std::thread::spawn(move || serve(stream, &behaviour));
+                let (behaviour, registrations) = shared.clone();
+                std::thread::spawn(move || serve(stream, &behaviour, &registrations));
             }
         });
-        Self { address, behaviour }
+        Self { address, behaviour, registrations }
+    }
+
+    /// How many registrations it was asked for.
+    pub fn registrations(&self) -> usize {
+        self.registrations.load(Ordering::Relaxed)
     }
 
     /// Where it listens.
@@ -58,12 +66,15 @@ pub fn answer(status: u16, version: Option<&str>, body: &str) -> Behaviour {
     Behaviour::Answer(format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n{marker}\r\n{body}").into_bytes())
 }
 
-fn serve(mut stream: TcpStream, behaviour: &Mutex<Behaviour>) {
+fn serve(mut stream: TcpStream, behaviour: &Mutex<Behaviour>, registrations: &AtomicUsize) {
     let mut received = Vec::new();
     while let Some((head, length)) = receive(&mut stream, &mut received) {
         let behaviour = if head.starts_with("GET /edge/v1/changes") {
             answer(200, Some(PROTOCOL_VERSION), &changes(&head))
+        } else if head.starts_with("GET /edge/v1/ready") {
+            answer(200, Some(PROTOCOL_VERSION), "ready")
         } else {
+            registrations.fetch_add(head.starts_with("PUT ").into(), Ordering::Relaxed);
             behaviour.lock().unwrap().clone()
         };
         received.drain(..length);
@@ -80,7 +91,7 @@ fn serve(mut stream: TcpStream, behaviour: &Mutex<Behaviour>) {
 }
 
 /// Reads one request; gives its head and its length. `None` at the end of the stream.
-fn receive(stream: &mut TcpStream, received: &mut Vec<u8>) -> Option<(String, usize)> {
+pub fn receive(stream: &mut TcpStream, received: &mut Vec<u8>) -> Option<(String, usize)> {
     loop {
         let text = String::from_utf8_lossy(received).into_owned();
         if let Some((head, _)) = text.split_once("\r\n\r\n") {

@@ -108,6 +108,7 @@ fn every_answer_of_the_edges_interface_names_its_protocol() {
         (edge.get("/edge/v1/changes?after=x"), 400),
         (anyone.get("/edge/v1/changes"), 401),
         (anyone.call("PUT", &path, &[], Some("{}")), 401),
+        (anyone.get("/edge/v1/ready"), 200),
         (edge.get("/edge/v1/nothing"), 404),
         (edge.get("/edge/v2/changes"), 404),
         (edge.call("DELETE", &path, &[], None), 405),

@@ -22,6 +22,10 @@ pub struct Options {
     pub concurrency: u32,
     /// What stands in for the store: something at this address, instead of a `dcr-store` of the gateway's own.
     pub store: Option<SocketAddr>,
+    /// More of what stands in for the store.
+    pub more_stores: Vec<SocketAddr>,
+    /// The token for what stands in for the store.
+    pub edge_token: String,
     /// The filter's configuration.
     pub filter_configuration: Value,
     /// Whether it knows where clients are: from the databases of [`geo`].
@@ -56,6 +60,8 @@ impl Default for Options {
             envoy: envoy::binary(),
             concurrency: 2,
             store: None,
+            more_stores: Vec::new(),
+            edge_token: "of-a-stand-in".to_owned(),
             filter_configuration: serde_json::json!({"store": {"cluster": "dcr_store", "poll_interval_ms": 20}}),
             geo: false,
             trusted_hops: 0,
@@ -83,7 +89,7 @@ impl Gateway {
     pub fn start(options: Options) -> Self {
         let folder = Folder::empty_in(&options.parent);
         let (store, store_address, edge_token) = match options.store {
-            Some(address) => (None, address, "of-a-stand-in".to_owned()),
+            Some(address) => (None, address, options.edge_token.clone()),
             None => {
                 let (process, address) = start_store(&folder, "127.0.0.1:0");
                 folder.succeed(&["tenant", "create", "default", "--domain", "localhost", "--domain", "127.0.0.1"]);
@@ -157,6 +163,19 @@ impl Gateway {
     pub fn decisions(&self, reason: &str) -> u64 {
         let name = format!("wasmcustom.dcr_edge.decisions.reason={reason}");
         self.stats(&name).into_iter().find(|(n, _)| *n == name).map_or(0, |(_, count)| count)
+    }
+
+    /// What the filter has logged of calls to the store that came to nothing.
+    pub fn failures(&self) -> String {
+        let log = self.envoy_log();
+        let lines: Vec<_> =
+            log.lines().filter(|line| line.contains("registration ") && line.contains("failed: ")).collect();
+        lines.join("\n")
+    }
+
+    /// How often the filter has sent a call to the store once more.
+    pub fn store_repeats(&self) -> u64 {
+        self.stats("wasmcustom.dcr_edge.store_repeats").first().map_or(0, |(_, count)| *count)
     }
 
     /// Stops Envoy and starts it anew, on other ports, without the settings that it had: see
@@ -373,6 +392,10 @@ pub fn render(options: &Options, dir: &Path, store: SocketAddr, authorization_se
     for (name, address) in [("STORE", store), ("AUTHORIZATION_SERVER", authorization_server)] {
         render.env(format!("{name}_HOST"), address.ip().to_string());
         render.env(format!("{name}_PORT"), address.port().to_string());
+    }
+    if !options.more_stores.is_empty() {
+        let endpoints: Vec<_> = [store].iter().chain(&options.more_stores).map(SocketAddr::to_string).collect();
+        render.env("STORE_ENDPOINTS", endpoints.join(" "));
     }
     render.env("WASM", wasm);
     render.env("TLS_CERTIFICATE", dir.join("server.pem"));

@@ -37,7 +37,7 @@ use super::edge_signals::EdgeSignals;
 use super::refusals::Refusals;
 use super::token::Verifier;
 use super::writer::Writer;
-use crate::edge_api::{CHANGES_PATH, PROTOCOL_HEADER, PROTOCOL_VERSION, REPORT_PATH};
+use crate::edge_api::{CHANGES_PATH, PROTOCOL_HEADER, PROTOCOL_VERSION, READY_PATH, REPORT_PATH};
 
 /// Longest request body, in bytes.
 const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -100,6 +100,7 @@ pub fn router(app: App) -> Router {
         )
         .route(CHANGES_PATH, get(edge::changes))
         .route(REPORT_PATH, post(edge::report))
+        .route(READY_PATH, get(health::ready_for_edges))
         .merge(management::router())
         .route("/.well-known/jwks.json", get(jwks::show))
         .route("/livez", get(health::live))
