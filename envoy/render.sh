@@ -7,7 +7,8 @@
 # error, so that no configuration goes out half rendered. Values are written as quoted YAML, save numbers.
 # TRUSTED_HOPS is 0 if it is not set. Without GEOIP_CITY_DATABASE and GEOIP_ASN_DATABASE the lines from `# begin GEOIP`
 # to `# end GEOIP` are left out, and so are the signals that come from there. STORE_ENDPOINTS (`HOST:PORT …`) takes the
-# place of STORE_HOST and STORE_PORT if it is set: the lines of STORE_ENDPOINT are repeated for each.
+# place of STORE_HOST and STORE_PORT if it is set: the lines of STORE_ENDPOINT are repeated for each. Without STORE_CA the
+# lines from `# begin STORE_TLS` to `# end STORE_TLS` are left out; with it STORE_NAME is dcr-store if it is not set.
 set -euo pipefail
 
 template=${1:-$(dirname "$0")/envoy.yaml}
@@ -28,6 +29,10 @@ if [[ -z ${GEOIP_CITY_DATABASE:-} ]]; then
         exit 1
     fi
 fi
+if [[ -z ${STORE_CA:-} ]]; then
+    leave_out+="${leave_out:+; }/^ *# begin STORE_TLS/,/^ *# end STORE_TLS/d"
+fi
+STORE_NAME=${STORE_NAME:-dcr-store}
 if [[ ${GEOIP_CITY_DATABASE:+set} != "${GEOIP_ASN_DATABASE:+set}" ]]; then
     printf 'render: one of GEOIP_CITY_DATABASE and GEOIP_ASN_DATABASE is set without the other: set both or none\n' >&2
     exit 1

@@ -13,6 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dcr_edge::store::admin::{self, DomainChange, RateLimitChange, TokenRequest};
 use dcr_edge::store::clock::Clock;
 use dcr_edge::store::db::{Database, IfMissing};
+use dcr_edge::store::serve::Addresses;
+use dcr_edge::store::tls::Files;
 use dcr_edge::store::token::jwks::Source;
 use dcr_edge::store::token::{ExternalIssuer, IssuerConfig};
 use dcr_edge::store::transfer::{self, ImportedTenant, Outcome, RefusedTenant};
@@ -41,6 +43,8 @@ enum Command {
         /// Be ready (/readyz) only when an edge has put everything in force
         #[arg(long)]
         ready_after_edge: bool,
+        #[command(flatten)]
+        tls: TlsArgs,
         #[command(flatten)]
         issuer: IssuerArgs,
     },
@@ -186,6 +190,30 @@ enum KeyCommand {
     Rotate,
 }
 
+/// TLS, for edges on other machines.
+#[derive(Args)]
+struct TlsArgs {
+    /// Listen at this address too, with TLS 1.2 or later, for those who show a certificate of --client-ca
+    #[arg(long, value_name = "ADDRESS", requires_all = ["tls_certificate", "tls_key", "client_ca"])]
+    tls_listen: Option<String>,
+    /// The store's certificate for that in PEM, with its chain; the three files are read again when they change
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_certificate: Option<PathBuf>,
+    /// Its private key in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_key: Option<PathBuf>,
+    /// The authorities, in PEM, of which an edge has to have a certificate
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    client_ca: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    fn address(self) -> Option<(String, Files)> {
+        let files = Files { certificate: self.tls_certificate?, key: self.tls_key?, client_ca: self.client_ca? };
+        Some((self.tls_listen?, files))
+    }
+}
+
 /// Tokens for the Management API that another than this store signs.
 #[derive(Args)]
 struct IssuerArgs {
@@ -277,7 +305,7 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Error>> {
     let text = match command {
-        Command::Serve { listen, ready_after_edge, issuer } => {
+        Command::Serve { listen, ready_after_edge, tls, issuer } => {
             let external = issuer.open().await?;
             let url = database.url()?;
             let database = store::open_and_migrate(url, IfMissing::Create).await?;
@@ -286,7 +314,8 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
                 tracing::warn!("others than its owner may read {file}, and so sign tokens; run: chmod go-rwx {file}*");
             }
             let keys = store::keys(&*database).await?;
-            serve::serve(database, keys, external, &listen, ready_after_edge).await?;
+            let addresses = Addresses { clear: listen, tls: tls.address() };
+            serve::serve(database, keys, external, addresses, ready_after_edge).await?;
             return Ok(());
         }
         Command::StubAuthorizationServer { listen } => {

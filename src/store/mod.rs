@@ -45,6 +45,7 @@ pub mod log_upkeep;
 pub mod refusals;
 pub mod serve;
 pub mod stub_authorization_server;
+pub mod tls;
 pub mod token;
 pub mod transfer;
 pub mod upkeep;

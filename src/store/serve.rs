@@ -22,6 +22,7 @@ use super::http::{App, PERMISSION_ANSWERS, router};
 use super::log_upkeep;
 use super::refusals::{self, Refusals};
 use super::stub_authorization_server;
+use super::tls::{Files, Tls, TlsListener};
 use super::token::{ExternalIssuer, Keys, Verifier};
 use super::writer::Writer;
 
@@ -32,13 +33,18 @@ const REQUEST_GRACE: Duration = Duration::from_secs(7);
 /// How long the registrations that wait, and what edges reported, may take after that.
 const QUEUE_GRACE: Duration = Duration::from_secs(2);
 
-/// Listens at `address`, and says on standard output where: the port may be 0. A failure names the address.
+/// Listens at `address`. A failure names it.
 async fn listen(address: &str) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
-    let listener =
-        listener.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
-    announce(&format!("listening on {}\n", listener.local_addr()?))?;
-    Ok(listener)
+    listener.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}
+
+/// Where a store listens.
+pub struct Addresses {
+    /// Without TLS.
+    pub clear: String,
+    /// With TLS, for those who have a certificate.
+    pub tls: Option<(String, Files)>,
 }
 
 fn announce(line: &str) -> io::Result<()> {
@@ -48,17 +54,29 @@ fn announce(line: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Answers requests at `address` until SIGTERM or SIGINT, then finishes what was accepted and closes the database.
+/// Answers requests at `addresses` until SIGTERM or SIGINT, then finishes what was accepted and closes the database.
 /// With `ready_after_edge` it is not ready before an edge has put everything in force.
 pub async fn serve(
     database: Arc<dyn Database>,
     keys: Keys,
     external: Option<Arc<ExternalIssuer>>,
-    address: &str,
+    addresses: Addresses,
     ready_after_edge: bool,
 ) -> io::Result<()> {
     let stopping = stop_signal()?;
-    let listener = listen(address).await?;
+    let listener = listen(&addresses.clear).await?;
+    // The ports may be 0, so it is said where they are: that without TLS last.
+    let tls_listener = match addresses.tls {
+        Some((address, files)) => {
+            let (tls, follower) = Tls::open(files).map_err(io::Error::other)?;
+            tokio::spawn(follower.follow(stopping.clone()));
+            let listener = listen(&address).await?;
+            announce(&format!("listening with TLS on {}\n", listener.local_addr()?))?;
+            Some(TlsListener::start(listener, tls)?)
+        }
+        None => None,
+    };
+    announce(&format!("listening on {}\n", listener.local_addr()?))?;
     let metrics = Arc::new(Metrics::default());
     let clock = Clock::of_this_machine()?;
     let (writer, writing) = Writer::start(Arc::clone(&database), Arc::clone(&metrics), clock);
@@ -98,14 +116,23 @@ pub async fn serve(
         stopping: stopping.clone(),
         in_force: Arc::new(AtomicBool::new(!ready_after_edge)),
     };
-    let answering = axum::serve(without_delay(listener), router(app)).with_graceful_shutdown(stopped(stopping.clone()));
+    let over_tls = tls_listener
+        .map(|listener| axum::serve(listener, router(app.clone())).with_graceful_shutdown(stopped(stopping.clone())));
+    let over_tls = async {
+        match over_tls {
+            Some(answering) => answering.await,
+            None => Ok(()),
+        }
+    };
+    let in_clear = axum::serve(without_delay(listener), router(app)).with_graceful_shutdown(stopped(stopping.clone()));
+    let answering = async { tokio::try_join!(async { in_clear.await }, over_tls) };
     let overdue = async {
         stopped(stopping).await;
         tracing::info!("stopping");
         tokio::time::sleep(REQUEST_GRACE).await;
     };
     tokio::select! {
-        answered = async { answering.await } => answered?,
+        answered = answering => { answered?; }
         () = overdue => tracing::warn!("some requests did not end in time and were cut off"),
     }
     // The writer ends when no request is left that could give it anything.
@@ -136,6 +163,7 @@ pub async fn serve(
 pub async fn serve_stub_authorization_server(address: &str) -> io::Result<()> {
     let stopping = stop_signal()?;
     let listener = listen(address).await?;
+    announce(&format!("listening on {}\n", listener.local_addr()?))?;
     axum::serve(listener, stub_authorization_server::router()).with_graceful_shutdown(stopped(stopping)).await
 }
 

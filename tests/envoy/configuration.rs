@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Options, render, write_configuration};
-use crate::support::{envoy, output_of};
+use crate::support::{envoy, output_of, root};
 
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
 
@@ -90,6 +91,19 @@ fn each_of_several_stores_is_an_endpoint_and_every_envoy_takes_them() {
             let endpoint = format!("address: '{host}'\n                port_value: {port}\n");
             assert_eq!(rendered.matches(&endpoint).count(), 1, "{rendered}");
         }
+    }
+}
+
+#[test]
+fn every_envoy_takes_the_stores_certificates() {
+    let certificates = tempfile::tempdir().unwrap();
+    output_of(Command::new(root().join("envoy/store-certificates.sh")).arg(certificates.path()));
+    for envoy in envoy::matrix() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { store_certificates: Some(certificates.path().to_owned()), ..Options::default() };
+        let path = write_configuration(&options, dir.path(), NOWHERE, NOWHERE);
+        let (status, log) = envoy::validate(&envoy, &path, "token");
+        assert!(status.success(), "{}: {log}", envoy.display());
     }
 }
 

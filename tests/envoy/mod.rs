@@ -16,6 +16,7 @@ mod registration;
 mod settings;
 mod signals;
 mod stand_in;
+mod store_tls;
 mod stores;
 mod upstream;
 mod versions;

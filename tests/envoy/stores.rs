@@ -17,7 +17,8 @@ use crate::support::process::eventually;
 use crate::support::response::Response;
 use crate::support::store::Folder;
 
-fn register(address: SocketAddr) -> Response {
+/// Registers a client at the default tenant.
+pub fn register(address: SocketAddr) -> Response {
     let headers: [(&str, &[u8]); 2] = [("host", b"default.example"), ("content-type", b"application/json")];
     http1::exchange(address, &http1::request("POST", "/oidc/register", &headers, CLIENT))
 }

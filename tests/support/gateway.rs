@@ -26,6 +26,8 @@ pub struct Options {
     pub more_stores: Vec<SocketAddr>,
     /// The token for what stands in for the store.
     pub edge_token: String,
+    /// The folder in which `envoy/store-certificates.sh` made what the stores are called with; without it there is no TLS.
+    pub store_certificates: Option<PathBuf>,
     /// The filter's configuration.
     pub filter_configuration: Value,
     /// Whether it knows where clients are: from the databases of [`geo`].
@@ -61,6 +63,7 @@ impl Default for Options {
             concurrency: 2,
             store: None,
             more_stores: Vec::new(),
+            store_certificates: None,
             edge_token: "of-a-stand-in".to_owned(),
             filter_configuration: serde_json::json!({"store": {"cluster": "dcr_store", "poll_interval_ms": 20}}),
             geo: false,
@@ -392,6 +395,13 @@ pub fn render(options: &Options, dir: &Path, store: SocketAddr, authorization_se
     for (name, address) in [("STORE", store), ("AUTHORIZATION_SERVER", authorization_server)] {
         render.env(format!("{name}_HOST"), address.ip().to_string());
         render.env(format!("{name}_PORT"), address.port().to_string());
+    }
+    if let Some(certificates) = &options.store_certificates {
+        for (name, file) in
+            [("STORE_CA", "store-ca"), ("STORE_CLIENT_CERTIFICATE", "edge"), ("STORE_CLIENT_KEY", "edge-key")]
+        {
+            render.env(name, certificates.join(format!("{file}.pem")));
+        }
     }
     if !options.more_stores.is_empty() {
         let endpoints: Vec<_> = [store].iter().chain(&options.more_stores).map(SocketAddr::to_string).collect();
