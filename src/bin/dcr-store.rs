@@ -16,7 +16,7 @@ use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::serve::Addresses;
 use dcr_edge::store::tls::Files;
 use dcr_edge::store::token::jwks::Source;
-use dcr_edge::store::token::{ExternalIssuer, IssuerConfig};
+use dcr_edge::store::token::{ExternalIssuer, IssuerConfig, ListedTokens};
 use dcr_edge::store::transfer::{self, ImportedTenant, Outcome, RefusedTenant};
 use dcr_edge::store::{self, serve, token, unix_now};
 use dcr_edge::tenant::{Domain, Name, RateLimit};
@@ -43,6 +43,9 @@ enum Command {
         /// Be ready (/readyz) only when an edge has put everything in force
         #[arg(long)]
         ready_after_edge: bool,
+        /// A file with the tokens of edges, one a line; no others count then. It is read again when it changes
+        #[arg(long, env = "DCR_EDGE_TOKENS", value_name = "FILE")]
+        edge_tokens: Option<PathBuf>,
         #[command(flatten)]
         tls: TlsArgs,
         #[command(flatten)]
@@ -305,7 +308,8 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Error>> {
     let text = match command {
-        Command::Serve { listen, ready_after_edge, tls, issuer } => {
+        Command::Serve { listen, ready_after_edge, edge_tokens, tls, issuer } => {
+            let edge_tokens = edge_tokens.map(ListedTokens::open).transpose()?;
             let external = issuer.open().await?;
             let url = database.url()?;
             let database = store::open_and_migrate(url, IfMissing::Create).await?;
@@ -315,7 +319,7 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
             }
             let keys = store::keys(&*database).await?;
             let addresses = Addresses { clear: listen, tls: tls.address() };
-            serve::serve(database, keys, external, addresses, ready_after_edge).await?;
+            serve::serve(database, keys, external, edge_tokens, addresses, ready_after_edge).await?;
             return Ok(());
         }
         Command::StubAuthorizationServer { listen } => {

@@ -23,7 +23,7 @@ use super::log_upkeep;
 use super::refusals::{self, Refusals};
 use super::stub_authorization_server;
 use super::tls::{Files, Tls, TlsListener};
-use super::token::{ExternalIssuer, Keys, Verifier};
+use super::token::{ExternalIssuer, Keys, ListedTokens, Verifier};
 use super::writer::Writer;
 
 /// How long requests in flight may take once the process is asked to stop. With [`QUEUE_GRACE`] it stays below the
@@ -55,11 +55,12 @@ fn announce(line: &str) -> io::Result<()> {
 }
 
 /// Answers requests at `addresses` until SIGTERM or SIGINT, then finishes what was accepted and closes the database.
-/// With `ready_after_edge` it is not ready before an edge has put everything in force.
+/// With `edge_tokens` no others open the edge's interface. With `ready_after_edge` it is not ready before an edge has put everything in force.
 pub async fn serve(
     database: Arc<dyn Database>,
     keys: Keys,
     external: Option<Arc<ExternalIssuer>>,
+    edge_tokens: Option<ListedTokens>,
     addresses: Addresses,
     ready_after_edge: bool,
 ) -> io::Result<()> {
@@ -102,6 +103,10 @@ pub async fn serve(
     }
     let verifier = Arc::new(Verifier::new(keys, Arc::clone(&database), external));
     tokio::spawn(Arc::clone(&verifier).follow(stopping.clone()));
+    let edge_tokens = edge_tokens.map(Arc::new);
+    if let Some(tokens) = &edge_tokens {
+        tokio::spawn(Arc::clone(tokens).follow(stopping.clone()));
+    }
     let app = App {
         database: Arc::clone(&database),
         writer,
@@ -109,6 +114,7 @@ pub async fn serve(
         client_uses,
         permission_answers: Arc::new(Semaphore::new(PERMISSION_ANSWERS)),
         verifier,
+        edge_tokens,
         metrics,
         acl_counts: Arc::clone(&acl_counts),
         refusals: Arc::clone(&refusals),

@@ -6,16 +6,19 @@
 //! | [`external`] | an external issuer, and its keys |
 //! | [`jwks`] | where an issuer's keys are read, and which of them are of use |
 //! | [`key_set`] | public keys, each with its algorithm, that check signatures |
+//! | [`listed`] | edges' tokens that the operator lists in a file |
 //! | [`verifier`] | who checks a request's token |
 
 pub mod external;
 pub mod jwks;
 mod key_set;
 pub mod keys;
+pub mod listed;
 pub mod verifier;
 
 pub use self::external::{ExternalIssuer, IssuerConfig};
 pub use self::keys::Keys;
+pub use self::listed::ListedTokens;
 pub use self::verifier::Verifier;
 
 use serde::{Deserialize, Serialize};

@@ -239,3 +239,43 @@ fn a_look_for_a_client_is_repeated_too() {
         assert_eq!((response.status, &error["error"]), (400, &json!("invalid_request")), "{error}");
     }
 }
+
+#[test]
+fn of_two_listed_tokens_both_open_the_store_until_one_is_taken_out() {
+    let folder = Folder::with_default_tenant();
+    let file = folder.path().join("edge-tokens");
+    let [old, new] = ["old-", "new-"].map(|name| name.repeat(10));
+    let list = |tokens: &str| {
+        std::fs::write(file.with_extension("new"), tokens).unwrap();
+        std::fs::rename(file.with_extension("new"), &file).unwrap();
+    };
+    list(&old);
+    let store = folder.serve_with(&["--edge-tokens", file.to_str().unwrap()]);
+    // Nor does a token that the store has signed.
+    assert_eq!(store.edge().get("/edge/v1/changes").status, 401);
+    let says = |what: &str| eventually(what, || store.process.log().contains(what).then_some(()));
+    let mut gateway =
+        Gateway::start(Options { store: Some(store.address()), edge_token: old.clone(), ..Options::default() });
+    gateway.wait_for_settings();
+    assert_eq!(register(gateway.http_address()).status, 201);
+    list(&format!("{old}\n{new}\n"));
+    says("tokens=2");
+    assert_eq!(register(gateway.http_address()).status, 201);
+    assert_eq!(store.anyone().with_token(new.clone()).get("/edge/v1/changes").status, 200);
+    // What is no list changes nothing.
+    list("short");
+    says("edge-tokens, line 1: a token has 32 to 8,192 printable ASCII characters");
+    assert_eq!(register(gateway.http_address()).status, 201);
+    list(&new);
+    says("tokens=1");
+    assert_eq!(register(gateway.http_address()).status, 503);
+    eventually("the filter says why", || {
+        let log = gateway.envoy_log();
+        let says = |what: &str| log.contains(&format!("{what}: the store does not accept the edge's token"));
+        (says("failed: store_unauthorized") && says("stay in force: store_unauthorized")).then_some(())
+    });
+    gateway.restart_envoy_with(&new);
+    gateway.wait_for_settings();
+    assert_eq!(register(gateway.http_address()).status, 201);
+    assert!(![old, new].iter().any(|token| store.process.log().contains(token.as_str())));
+}

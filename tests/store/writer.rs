@@ -35,6 +35,7 @@ async fn ask(app: App, ask: impl FnOnce(Caller) -> Answer + Send + 'static) -> A
 
 fn app(database: &Arc<dyn Database>, writer: &Writer, metrics: &Arc<Metrics>, stopping: bool) -> App {
     App {
+        edge_tokens: None,
         database: Arc::clone(database),
         writer: writer.clone(),
         clock: Clock::of_this_machine().unwrap(),

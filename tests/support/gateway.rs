@@ -176,6 +176,12 @@ impl Gateway {
         lines.join("\n")
     }
 
+    /// The same with this token.
+    pub fn restart_envoy_with(&mut self, edge_token: &str) {
+        self.edge_token = edge_token.to_owned();
+        self.restart_envoy();
+    }
+
     /// How often the filter has sent a call to the store once more.
     pub fn store_repeats(&self) -> u64 {
         self.stats("wasmcustom.dcr_edge.store_repeats").first().map_or(0, |(_, count)| *count)

@@ -35,7 +35,7 @@ use super::clock::Clock;
 use super::db::Database;
 use super::edge_signals::EdgeSignals;
 use super::refusals::Refusals;
-use super::token::Verifier;
+use super::token::{ListedTokens, Verifier};
 use super::writer::Writer;
 use crate::edge_api::{CHANGES_PATH, PROTOCOL_HEADER, PROTOCOL_VERSION, READY_PATH, REPORT_PATH};
 
@@ -58,6 +58,8 @@ pub struct App {
     pub client_uses: ClientUses,
     /// What checks tokens.
     pub verifier: Arc<Verifier>,
+    /// The edges' tokens, if the operator lists them: no others count then.
+    pub edge_tokens: Option<Arc<ListedTokens>>,
     /// The turns of answers with a client's permissions, [`PERMISSION_ANSWERS`] of them.
     pub permission_answers: Arc<Semaphore>,
     /// The counters.
