@@ -10,6 +10,17 @@
 //! | `POST /edge/v1/acl-counts` | [`Report`] in, 204 out: what access rules did, and what was refused, since this worker's last report |
 //! | `GET /edge/v1/ready` | 200 while the store can answer edges, for the proxy's health checks; needs no token |
 //!
+//! Edge and store need not be of one release. The edge says in [`EDGE_PROTOCOL_HEADER`] which version of these words it
+//! speaks, and the store answers in the newest that both speak. Each release speaks its own and the one before:
+//!
+//! | version | what is new in it |
+//! |---|---|
+//! | 1 | an edge does not say what it speaks |
+//! | 2 | an edge says it |
+//!
+//! An edge without a version in common gets a 400 `unsupported_protocol`, and takes no answer in a version that it does not
+//! speak. What changes within a version, both have to be able to do without.
+//!
 //! `GET` of a client itself and `authenticate` need a bearer token of the kind `server`, of that tenant; all others need one of
 //! the kind `edge`. Every answer of `/edge/` carries [`PROTOCOL_HEADER`]; an answer without it came from something else on
 //! the way, such as Envoy's own 503.
@@ -24,11 +35,30 @@ use serde_json::{Map, Value};
 use crate::management::{Permission, RedirectionPolicy, SubjectType};
 use crate::tenant::{self, SecurityMode};
 
-/// Response header by which the edge knows the store, and its version of these words.
+/// Response header by which the edge knows the store, and the version of these words that it answers in.
 pub const PROTOCOL_HEADER: &str = "x-dcr-store-protocol";
 
-/// The version of these words: the value of [`PROTOCOL_HEADER`]. It changes when an older edge would misread them.
-pub const PROTOCOL_VERSION: &str = "1";
+/// Request header in which an edge says the newest version of these words that it speaks. It speaks the one before, too.
+pub const EDGE_PROTOCOL_HEADER: &str = "x-dcr-edge-protocol";
+
+/// The newest version of these words. It changes when an edge or a store of the release before would misread them.
+pub const PROTOCOL_VERSION: &str = "2";
+
+/// The versions that this release speaks.
+pub const SPOKEN_VERSIONS: [&str; 2] = ["1", PROTOCOL_VERSION];
+
+/// The version that is answered to an edge that says this of itself; `None` if there is none in common.
+pub fn answered_version(edge: Option<&[u8]>) -> Option<&'static str> {
+    let number = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|text| text.parse::<u16>().ok());
+    let newest = edge.map_or(Some(1), number)?;
+    let is_common = |version: &&str| {
+        number(version.as_bytes()).is_some_and(|number| number == newest || number.checked_add(1) == Some(newest))
+    };
+    SPOKEN_VERSIONS.into_iter().rev().find(is_common)
+}
+
+/// Error code of the answer to an edge with which the store has no version in common.
+pub const UNSUPPORTED_PROTOCOL: &str = "unsupported_protocol";
 
 /// Request header in which the edge names the tenant of a Management API request that it forwards to the store.
 /// The edge overwrites what a client sends.
@@ -421,4 +451,26 @@ pub struct ErrorBody {
     pub error: String,
     /// A sentence for the developer who reads it.
     pub error_description: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_is_answered_in_the_newest_version_that_it_and_the_store_speak() {
+        for (edge, version) in [
+            (None, Some("1")),
+            (Some("1"), Some("1")),
+            (Some("2"), Some("2")),
+            (Some("3"), Some("2")),
+            (Some("4"), None),
+            (Some("0"), None),
+            (Some("65536"), None),
+            (Some(""), None),
+            (Some("two"), None),
+        ] {
+            assert_eq!(answered_version(edge.map(str::as_bytes)), version, "{edge:?}");
+        }
+    }
 }

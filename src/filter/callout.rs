@@ -3,7 +3,7 @@
 use super::environment::{CallAnswer, CallResponse, CallResult, DispatchError};
 use super::reason::Reason;
 use crate::edge_api::{
-    ClientControls, DISABLED, ErrorBody, OUTCOME_HEADER, PROTOCOL_HEADER, PROTOCOL_VERSION, QUOTA_USED_UP, RateLimited,
+    ClientControls, DISABLED, ErrorBody, OUTCOME_HEADER, PROTOCOL_HEADER, QUOTA_USED_UP, RateLimited, SPOKEN_VERSIONS,
     UNKNOWN_CLIENT,
 };
 
@@ -72,7 +72,10 @@ impl Failure {
             Self::Reset => "the connection to the store broke before it answered",
             Self::Oversized => "the store's answer is too large",
             Self::NotOurs => "what answered is not a dcr-store: check the address of the store's cluster",
-            Self::WrongVersion => "the store speaks another version: bring filter and dcr-store to the same release",
+            Self::WrongVersion => {
+                "the store speaks another version: bring filter and dcr-store to the same release, or to two that follow \
+                 each other"
+            }
             Self::Unauthorized => {
                 "the store does not accept the edge's token: set DCR_EDGE_TOKEN from `dcr-store token --kind edge`"
             }
@@ -118,12 +121,18 @@ pub struct StoreRefusal {
     pub error_description: String,
 }
 
+/// Whether a store answered in a version that this release speaks.
+fn is_spoken(response: &CallResponse) -> bool {
+    let version = response.header(PROTOCOL_HEADER);
+    SPOKEN_VERSIONS.iter().any(|spoken| version == Some(spoken.as_bytes()))
+}
+
 /// Tells whose answer it is and what it means. `most` is the longest body that is read.
 pub fn understand(answer: CallResult, most: usize) -> Result<Answer, Failure> {
     let Some(response) = answer? else { return Err(Failure::Reset) };
     match response.header(PROTOCOL_HEADER) {
         None => return Err(without_marker(&response)),
-        Some(version) if version != PROTOCOL_VERSION.as_bytes() => return Err(Failure::WrongVersion),
+        Some(_) if !is_spoken(&response) => return Err(Failure::WrongVersion),
         Some(_) if response.body.len() > most => return Err(Failure::Oversized),
         Some(_) => {}
     }
@@ -170,8 +179,7 @@ pub const MAX_CLIENT_ANSWER: usize = 1024 * 1024;
 pub fn looked_up(answer: CallResult) -> Result<LookedUp, Failure> {
     let is_unknown = |response: &CallResponse| {
         let says_so = |body: ErrorBody| body.error == UNKNOWN_CLIENT;
-        let is_ours = response.header(PROTOCOL_HEADER) == Some(PROTOCOL_VERSION.as_bytes());
-        is_ours && response.status() == 404 && serde_json::from_slice(&response.body).is_ok_and(says_so)
+        is_spoken(response) && response.status() == 404 && serde_json::from_slice(&response.body).is_ok_and(says_so)
     };
     if matches!(&answer, Ok(Some(response)) if is_unknown(response)) {
         return Ok(LookedUp::Nobody);
@@ -211,7 +219,7 @@ pub enum Receipt {
 /// What became of something that the store was told.
 pub fn receipt(answer: &CallAnswer) -> Receipt {
     let Some(response) = answer else { return Receipt::Failed };
-    match (response.header(PROTOCOL_HEADER) == Some(PROTOCOL_VERSION.as_bytes()), response.status()) {
+    match (is_spoken(response), response.status()) {
         (true, 204) => Receipt::Accepted,
         // A token or the load can be mended, and then it is taken.
         (true, status @ 400..500) if !matches!(status, 401 | 403 | 408 | 429) => Receipt::Refused(status),
@@ -271,7 +279,7 @@ mod tests {
         assert_eq!(failure(response("504", None, "upstream request timeout")), Failure::Timeout);
         assert_eq!(failure(response("503", None, "down for maintenance")), Failure::NotOurs);
         assert_eq!(failure(response("201", None, "{}")), Failure::NotOurs);
-        assert_eq!(failure(response("201", Some("2"), "{}")), Failure::WrongVersion);
+        assert_eq!(failure(response("201", Some("3"), "{}")), Failure::WrongVersion);
         assert_eq!(failure(response("201", Some("1"), &"x".repeat(101))), Failure::Oversized);
         assert_eq!(failure(response("401", Some("1"), "")), Failure::Unauthorized);
         assert_eq!(failure(response("409", Some("1"), "")), Failure::Conflict);
@@ -303,6 +311,19 @@ mod tests {
             (response("429", Some("1"), "{}"), false),
         ] {
             assert_eq!(is_worth_a_repeat(&answer), is_repeated, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_store_of_the_release_before_is_understood_and_none_of_any_other() {
+        for (version, is_understood) in
+            [("1", true), ("2", true), ("0", false), ("3", false), ("", false), ("2, 1", false)]
+        {
+            let answer = response("200", Some(version), "{}");
+            assert_eq!(understand(Ok(answer.clone()), 100).is_ok(), is_understood, "{version}");
+            // What it cannot be told now is kept for a store that understands it.
+            let is_lost = receipt(&response("400", Some(version), "{}")) == Receipt::Refused(400);
+            assert_eq!(is_lost, is_understood, "{version}");
         }
     }
 

@@ -19,7 +19,7 @@ use super::limiter::Seed;
 use super::reason::Reason;
 use super::worker::Worker;
 use crate::acl::SignalSet;
-use crate::edge_api::{CHANGES_PATH, Changes, TenantChange};
+use crate::edge_api::{CHANGES_PATH, Changes, EDGE_PROTOCOL_HEADER, PROTOCOL_VERSION, TenantChange};
 use crate::tenant::{ActiveRule, Domain, Snapshot};
 
 /// What a claim lasts beyond the call's own time-out, in nanoseconds.
@@ -154,6 +154,7 @@ impl Feed {
             (":path", &path),
             (":authority", &store.authority),
             ("authorization", &self.worker.authorization),
+            (EDGE_PROTOCOL_HEADER, PROTOCOL_VERSION),
         ];
         match environment.call(&store.cluster, &headers, &[], store.timeout) {
             Ok(_) => self.claim.set(Some(claim)),
@@ -340,7 +341,7 @@ fn later<E: Environment>(environment: &E, span: std::time::Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge_api::{PROTOCOL_HEADER, PROTOCOL_VERSION};
+    use crate::edge_api::PROTOCOL_HEADER;
     use crate::filter::board::{Copies, Lookup};
     use crate::filter::config::Config;
     use crate::filter::environment::CallResponse;

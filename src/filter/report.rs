@@ -9,7 +9,7 @@ use super::callout::{self, Receipt};
 use super::environment::{CallAnswer, CallId, Environment, Level};
 use super::tally::Count;
 use super::worker::Worker;
-use crate::edge_api::{MAX_COUNTS, REPORT_PATH, Report};
+use crate::edge_api::{EDGE_PROTOCOL_HEADER, MAX_COUNTS, PROTOCOL_VERSION, REPORT_PATH, Report};
 
 /// Looks for settings that pass between two reports.
 const INTERVALS: u32 = 20;
@@ -77,6 +77,7 @@ impl Reporter {
             (":path", REPORT_PATH),
             (":authority", &store.authority),
             ("authorization", &self.worker.authorization),
+            (EDGE_PROTOCOL_HEADER, PROTOCOL_VERSION),
             ("content-type", "application/json"),
         ];
         match environment.call(&store.cluster, &headers, &body, store.timeout) {
@@ -116,7 +117,7 @@ impl Reporter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge_api::{PROTOCOL_HEADER, PROTOCOL_VERSION};
+    use crate::edge_api::PROTOCOL_HEADER;
     use crate::filter::board::{self, Lookup, Stamp, State};
     use crate::filter::config::Config;
     use crate::filter::environment::CallResponse;

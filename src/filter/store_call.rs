@@ -18,7 +18,7 @@ use super::callout::{self, Failure};
 use super::environment::{CallAnswer, CallId, CallResult, DispatchError, Environment, Metric};
 use super::ticket::Ticket;
 use super::worker::Worker;
-use crate::edge_api::REQUEST_ID_HEADER;
+use crate::edge_api::{EDGE_PROTOCOL_HEADER, PROTOCOL_VERSION, REQUEST_ID_HEADER};
 
 /// Nanoseconds between a failure and the repeat. The proxy needs a few milliseconds to tell all of its workers that a
 /// host is ill, and more where there is much to do.
@@ -57,6 +57,7 @@ impl StoreRequest {
             (":authority", &store.authority),
             ("authorization", &worker.authorization),
             (REQUEST_ID_HEADER, &self.request_id),
+            (EDGE_PROTOCOL_HEADER, PROTOCOL_VERSION),
         ];
         headers.extend((!self.body.is_empty()).then_some(("content-type", "application/json")));
         environment.call(&store.cluster, &headers, &self.body, timeout)

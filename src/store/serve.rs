@@ -119,6 +119,7 @@ pub async fn serve(
         acl_counts: Arc::clone(&acl_counts),
         refusals: Arc::clone(&refusals),
         edge_signals: Arc::default(),
+        other_versions: Arc::default(),
         stopping: stopping.clone(),
         in_force: Arc::new(AtomicBool::new(!ready_after_edge)),
     };

@@ -37,7 +37,7 @@ fn each_failure_of_the_call_has_its_own_reason_and_the_same_503() {
         ("store_timeout", Behaviour::Hang),
         ("store_not_ours", answer(200, None, registered)),
         ("store_not_ours", answer(503, None, "down for maintenance")),
-        ("store_wrong_version", answer(201, Some("2"), registered)),
+        ("store_wrong_version", answer(201, Some("3"), registered)),
         ("store_oversized", answer(201, Some("1"), &" ".repeat(70_000))),
         ("store_oversized", answer(201, Some("1"), &" ".repeat(5_000_000))),
         ("store_unauthorized", answer(401, Some("1"), "{}")),

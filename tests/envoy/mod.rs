@@ -11,6 +11,7 @@ mod failures;
 mod forward;
 mod limits;
 mod paths;
+mod recorded;
 pub mod refusals;
 mod registration;
 mod settings;

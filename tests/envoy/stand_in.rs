@@ -19,6 +19,9 @@ pub enum Behaviour {
     Hang,
 }
 
+/// What it answers to some requests, by their heads.
+type Script = Arc<dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync>;
+
 /// Something in the store's place.
 pub struct StandIn {
     address: SocketAddr,
@@ -27,17 +30,25 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// Listens on a free port. Its threads end with the test's process.
+    /// Listens on a free port, and tells settings. Its threads end with the test's process.
     pub fn start() -> Self {
+        Self::answering(Arc::new(|head| {
+            let Behaviour::Answer(bytes) = answer(200, Some(PROTOCOL_VERSION), &changes(head)) else { return None };
+            head.starts_with("GET /edge/v1/changes").then_some(bytes)
+        }))
+    }
+
+    /// One that answers some requests as `script` says, and is asked for the others as [`Self::set`] says.
+    pub fn answering(script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let behaviour = Arc::new(Mutex::new(Behaviour::Close));
         let registrations = Arc::new(AtomicUsize::new(0));
-        let shared = (Arc::clone(&behaviour), Arc::clone(&registrations));
+        let shared = (script, Arc::clone(&behaviour), Arc::clone(&registrations));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (behaviour, registrations) = shared.clone();
-                std::thread::spawn(move || serve(stream, &behaviour, &registrations));
+                let (script, behaviour, registrations) = shared.clone();
+                std::thread::spawn(move || serve(stream, &*script, &behaviour, &registrations));
             }
         });
         Self { address, behaviour, registrations }
@@ -66,11 +77,16 @@ pub fn answer(status: u16, version: Option<&str>, body: &str) -> Behaviour {
     Behaviour::Answer(format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n{marker}\r\n{body}").into_bytes())
 }
 
-fn serve(mut stream: TcpStream, behaviour: &Mutex<Behaviour>, registrations: &AtomicUsize) {
+fn serve(
+    mut stream: TcpStream,
+    script: &dyn Fn(&str) -> Option<Vec<u8>>,
+    behaviour: &Mutex<Behaviour>,
+    registrations: &AtomicUsize,
+) {
     let mut received = Vec::new();
     while let Some((head, length)) = receive(&mut stream, &mut received) {
-        let behaviour = if head.starts_with("GET /edge/v1/changes") {
-            answer(200, Some(PROTOCOL_VERSION), &changes(&head))
+        let behaviour = if let Some(bytes) = script(&head) {
+            Behaviour::Answer(bytes)
         } else if head.starts_with("GET /edge/v1/ready") {
             answer(200, Some(PROTOCOL_VERSION), "ready")
         } else {

@@ -46,6 +46,7 @@ fn app(database: &Arc<dyn Database>, writer: &Writer, metrics: &Arc<Metrics>, st
         acl_counts: Arc::new(AclCounts::new(Arc::clone(metrics))),
         refusals: Arc::new(Refusals::new(Arc::clone(metrics))),
         edge_signals: Arc::default(),
+        other_versions: Arc::default(),
         stopping: watch::channel(stopping).1,
         in_force: Arc::new(AtomicBool::new(true)),
     }

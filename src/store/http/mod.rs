@@ -16,8 +16,8 @@ pub mod metrics;
 pub mod server;
 mod unread_body;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -37,7 +37,10 @@ use super::edge_signals::EdgeSignals;
 use super::refusals::Refusals;
 use super::token::{ListedTokens, Verifier};
 use super::writer::Writer;
-use crate::edge_api::{CHANGES_PATH, PROTOCOL_HEADER, PROTOCOL_VERSION, READY_PATH, REPORT_PATH};
+use crate::edge_api::{
+    CHANGES_PATH, EDGE_PROTOCOL_HEADER, PROTOCOL_HEADER, PROTOCOL_VERSION, READY_PATH, REPORT_PATH, SPOKEN_VERSIONS,
+    UNSUPPORTED_PROTOCOL, answered_version,
+};
 
 /// Longest request body, in bytes.
 const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -70,6 +73,8 @@ pub struct App {
     pub refusals: Arc<Refusals>,
     /// For which signals the edges have a source.
     pub edge_signals: Arc<EdgeSignals>,
+    /// What edges speak with which nothing is possible.
+    pub other_versions: Arc<OtherVersions>,
     /// Whether a shutdown has begun.
     pub stopping: watch::Receiver<bool>,
     /// Whether an edge has put everything in force, or nobody wants to know.
@@ -116,15 +121,55 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// Counts every answer, and marks those of the edge's interface as the store's.
+/// Counts every answer, and marks those of the edge's interface as the store's, in the version that the edge speaks.
 async fn finish(State(app): State<App>, request: Request, next: Next) -> Response {
-    let for_edge = request.uri().path().starts_with("/edge/");
-    let mut response = next.run(request).await;
-    app.metrics.response(response.status());
-    if for_edge {
-        response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(PROTOCOL_VERSION));
+    if !request.uri().path().starts_with("/edge/") {
+        let response = next.run(request).await;
+        app.metrics.response(response.status());
+        return response;
     }
+    let version = spoken_version(request.headers());
+    let mut response = match version {
+        Some(_) => next.run(request).await,
+        None => {
+            app.other_versions.say(request.headers());
+            let [oldest, newest] = SPOKEN_VERSIONS;
+            let description = format!("this store speaks the versions {oldest} and {newest} of the edge's interface");
+            EdgeError::new(StatusCode::BAD_REQUEST, UNSUPPORTED_PROTOCOL, description).into_response()
+        }
+    };
+    app.metrics.response(response.status());
+    let version = HeaderValue::from_static(version.unwrap_or(PROTOCOL_VERSION));
+    response.headers_mut().insert(PROTOCOL_HEADER, version);
     response
+}
+
+/// The version in which a request below `/edge/` is answered, if there is one.
+fn spoken_version(headers: &HeaderMap) -> Option<&'static str> {
+    let mut values = headers.get_all(EDGE_PROTOCOL_HEADER).iter();
+    match (values.next(), values.next()) {
+        (version, None) => answered_version(version.map(HeaderValue::as_bytes)),
+        (_, Some(_)) => None,
+    }
+}
+
+/// The last version that no answer was possible in, so that the log has a line for each and not for each request.
+#[derive(Default)]
+pub struct OtherVersions(Mutex<Option<HeaderValue>>);
+
+impl OtherVersions {
+    fn say(&self, headers: &HeaderMap) {
+        let version = headers.get(EDGE_PROTOCOL_HEADER).cloned();
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != version {
+            tracing::warn!(
+                ?version,
+                "an edge speaks another version: bring filter and dcr-store to the same release, or to two that follow \
+                 each other"
+            );
+            *last = version;
+        }
+    }
 }
 
 async fn unknown_path(uri: Uri) -> Response {
