@@ -55,8 +55,8 @@ if ((${#endpoints[@]} > 0)); then
                 printf 'render: STORE_ENDPOINTS has %q in it, which is no HOST:PORT\n' "$endpoint" >&2
                 exit 1
             fi
-            sed "s|^\([^#]*: \).* # STORE_HOST\$|\1'${endpoint%:*}'|
-                s|^\([^#]*: \).* # STORE_PORT\$|\1${endpoint##*:}|" <<<"$block"
+            printf '%s\n' "$block" | sed "s|^\([^#]*: \).* # STORE_HOST\$|\1'${endpoint%:*}'|
+                s|^\([^#]*: \).* # STORE_PORT\$|\1${endpoint##*:}|"
         done
         sed "1,/$end/d" <<<"$text"
     )
