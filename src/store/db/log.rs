@@ -1,6 +1,7 @@
 //! The tenants' logs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -12,6 +13,9 @@ use crate::edge_api::Origin;
 use crate::store::admission::{Admitted, NewClient};
 use crate::store::clock::rfc3339;
 use crate::tenant::SecurityMode;
+
+/// How long a search in a log may take.
+pub(super) const MAX_SEARCH: Duration = Duration::from_secs(3);
 
 /// Type of the event of something that succeeded in the API: a registration.
 pub const REGISTERED: &str = "sapi";

@@ -6,6 +6,7 @@
 mod backup;
 mod client;
 mod document;
+mod failure;
 mod log;
 mod log_filter;
 mod network_acl;
@@ -34,6 +35,7 @@ pub use transfer::{Exported, Imported, MovedClient, Presence, Transfer};
 
 use async_trait::async_trait;
 
+use self::failure::unreadable;
 use super::admission::{NewClient, Refusal};
 use super::clock::Now;
 use crate::edge_api::Changes;
@@ -223,6 +225,9 @@ pub enum Error {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// The database cannot be used at the moment; the same may do a moment later.
+    #[error("the database cannot be used at the moment: {0}")]
+    Unavailable(String),
     /// The database failed while it was in use.
     #[error("the database failed: {0}")]
     Failed(String),

@@ -2,27 +2,29 @@
 
 use async_trait::async_trait;
 use serde_json::value::RawValue;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
-use super::{Sqlite, column, count, next_change, tenant_log, to_json, unreadable};
+use super::{
+    Backend, Connection, column, count, lock_tenants, next_change, query, query_as, query_scalar, small, text, to_json,
+    unreadable,
+};
 use crate::acl::Size;
 use crate::acl::rule::MAX_PRIORITY;
 use crate::store::db::{AclPage, AclTotal, Error, NetworkAcls, NewAcl, StoredAcl};
 use crate::tenant::Domain;
 
 #[async_trait]
-impl NetworkAcls for Sqlite {
+impl NetworkAcls for Backend {
     async fn network_acls(&self, tenant: u32, offset: u64, limit: u32) -> Result<AclPage, Error> {
-        let mut snapshot = self.readers.begin().await?;
-        page(&mut snapshot, tenant, offset, limit).await
+        let mut snapshot = self.snapshot().await?;
+        page(&mut snapshot, tenant.into(), offset, limit).await
     }
 
     async fn active_rules(&self, tenant: u32) -> Result<Vec<String>, Error> {
-        active_rules(&self.readers, tenant).await
+        active_rules(&mut *self.read().await?, tenant.into()).await
     }
 
     async fn network_acl(&self, tenant: u32, id: &str) -> Result<Option<StoredAcl>, Error> {
-        find(&self.readers, tenant, id).await
+        find(&mut *self.read().await?, tenant.into(), id).await
     }
 
     async fn create_network_acl(
@@ -32,7 +34,9 @@ impl NetworkAcls for Sqlite {
         acl: &NewAcl,
         now: u64,
     ) -> Result<Option<StoredAcl>, Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let tenant = i64::from(tenant);
+        let mut transaction = self.write().await?;
+        lock_tenants(&mut transaction, [tenant]).await?;
         let created = create(&mut transaction, tenant, id, acl, now).await?;
         if created.is_some() {
             transaction.commit().await?;
@@ -47,7 +51,9 @@ impl NetworkAcls for Sqlite {
         acl: &NewAcl,
         now: u64,
     ) -> Result<Option<StoredAcl>, Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let tenant = i64::from(tenant);
+        let mut transaction = self.write().await?;
+        lock_tenants(&mut transaction, [tenant]).await?;
         let replaced = replace(&mut transaction, tenant, stored, acl, now).await?;
         if replaced.is_some() {
             transaction.commit().await?;
@@ -56,14 +62,16 @@ impl NetworkAcls for Sqlite {
     }
 
     async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<bool, Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let tenant = i64::from(tenant);
+        let mut transaction = self.write().await?;
+        lock_tenants(&mut transaction, [tenant]).await?;
         let was_active = delete(&mut transaction, tenant, id).await?;
         transaction.commit().await?;
         Ok(was_active)
     }
 
     async fn log_acl_totals(&self, totals: &[AclTotal], end: u64) -> Result<(), Error> {
-        tenant_log::write_acl_totals(&self.readers, &self.writer, totals, end).await
+        self.write_acl_totals(totals, end).await
     }
 }
 
@@ -73,7 +81,7 @@ struct AclRow {
     version: i64,
     description: String,
     active: bool,
-    priority: u32,
+    priority: i64,
     /// JSON.
     rule: String,
     created_at: i64,
@@ -87,7 +95,7 @@ impl AclRow {
             version: count(version)?,
             description,
             active,
-            priority,
+            priority: small(priority)?,
             rule: RawValue::from_string(rule).map_err(|_| unreadable(&format!("the access rule {id}")))?,
             created_at: count(created_at)?,
             updated_at: count(updated_at)?,
@@ -100,21 +108,22 @@ impl AclRow {
 macro_rules! select_acls {
     ($rest:literal) => {
         concat!(
-            "SELECT id, version, description, active, priority, rule, created_at, updated_at FROM network_acls ",
+            "SELECT id, version, description, active <> 0 AS active, priority, rule, created_at, updated_at \
+             FROM network_acls ",
             $rest
         )
     };
 }
 
 /// Some of a tenant's rules, of one moment.
-async fn page(connection: &mut SqliteConnection, tenant: u32, offset: u64, limit: u32) -> Result<AclPage, Error> {
-    let total: i64 = sqlx::query_scalar("SELECT count(*) FROM network_acls WHERE tenant = ?")
+async fn page(connection: &mut Connection, tenant: i64, offset: u64, limit: u32) -> Result<AclPage, Error> {
+    let total: i64 = query_scalar("SELECT count(*) FROM network_acls WHERE tenant = $1")
         .bind(tenant)
         .fetch_one(&mut *connection)
         .await?;
-    let rows: Vec<AclRow> = sqlx::query_as(select_acls!("WHERE tenant = ? ORDER BY priority, number LIMIT ? OFFSET ?"))
+    let rows: Vec<AclRow> = query_as(select_acls!("WHERE tenant = $1 ORDER BY priority, number LIMIT $2 OFFSET $3"))
         .bind(tenant)
-        .bind(limit)
+        .bind(i64::from(limit))
         .bind(column(offset))
         .fetch_all(connection)
         .await?;
@@ -123,8 +132,8 @@ async fn page(connection: &mut SqliteConnection, tenant: u32, offset: u64, limit
 }
 
 /// The numbers of a tenant's rules, in the order of their creation.
-pub(super) async fn numbers(connection: &mut SqliteConnection, tenant: u32) -> Result<Vec<i64>, Error> {
-    let numbers = sqlx::query_scalar("SELECT number FROM network_acls WHERE tenant = ? ORDER BY number")
+pub(super) async fn numbers(connection: &mut Connection, tenant: i64) -> Result<Vec<i64>, Error> {
+    let numbers = query_scalar("SELECT number FROM network_acls WHERE tenant = $1 ORDER BY number")
         .bind(tenant)
         .fetch_all(connection)
         .await?;
@@ -132,45 +141,47 @@ pub(super) async fn numbers(connection: &mut SqliteConnection, tenant: u32) -> R
 }
 
 /// The rule with this number, which there is.
-pub(super) async fn numbered(connection: &mut SqliteConnection, number: i64) -> Result<StoredAcl, Error> {
-    let row: AclRow = sqlx::query_as(select_acls!("WHERE number = ?")).bind(number).fetch_one(connection).await?;
+pub(super) async fn numbered(connection: &mut Connection, number: i64) -> Result<StoredAcl, Error> {
+    let row: AclRow = query_as(select_acls!("WHERE number = $1")).bind(number).fetch_one(connection).await?;
     row.stored()
 }
 
 /// What the active rules of a tenant do.
-async fn active_rules(readers: &SqlitePool, tenant: u32) -> Result<Vec<String>, Error> {
+async fn active_rules(connection: &mut Connection, tenant: i64) -> Result<Vec<String>, Error> {
     let rules =
-        sqlx::query_scalar("SELECT rule FROM network_acls WHERE tenant = ? AND active = 1 ORDER BY priority, number")
+        query_scalar("SELECT rule FROM network_acls WHERE tenant = $1 AND active = 1 ORDER BY priority, number")
             .bind(tenant)
-            .fetch_all(readers)
+            .fetch_all(connection)
             .await?;
     Ok(rules)
 }
 
 /// The rule with this id.
-async fn find(readers: &SqlitePool, tenant: u32, id: &str) -> Result<Option<StoredAcl>, Error> {
-    let row: Option<AclRow> = sqlx::query_as(select_acls!("WHERE tenant = ? AND id = ?"))
+async fn find(connection: &mut Connection, tenant: i64, id: &str) -> Result<Option<StoredAcl>, Error> {
+    let row: Option<AclRow> = query_as(select_acls!("WHERE tenant = $1 AND id = $2"))
         .bind(tenant)
-        .bind(id)
-        .fetch_optional(readers)
+        .bind(text(id))
+        .fetch_optional(connection)
         .await?;
     row.map(AclRow::stored).transpose()
 }
 
 /// Adds a rule; `None`, and a transaction that must not be kept, if the tenant is gone.
 async fn create(
-    connection: &mut SqliteConnection,
-    tenant: u32,
+    connection: &mut Connection,
+    tenant: i64,
     id: &str,
     acl: &NewAcl,
     now: u64,
 ) -> Result<Option<StoredAcl>, Error> {
-    const INSERT: &str = "INSERT INTO network_acls \
+    const INSERT: &str = concat!(
+        "INSERT INTO network_acls \
          (tenant, id, description, active, priority, size, redirect_host, created_at, updated_at, version, rule) \
-         SELECT ?1, ?2, ?3, ?4, \
-         coalesce(?5, (SELECT min(max(priority) + 1, ?10) FROM network_acls WHERE tenant = ?1), 0), \
-         ?6, ?7, ?8, ?8, 1, ?9 \
-         RETURNING version, priority, created_at";
+         SELECT $1, $2, $3, $4, coalesce($5, (SELECT CASE WHEN max(priority) IS NOT NULL THEN ",
+        least!("max(priority) + 1", "$10"),
+        " END FROM network_acls WHERE tenant = $1), 0), $6, $7, $8, $8, 1, $9 \
+         RETURNING version, priority, created_at"
+    );
     let Some(created) = write(connection, INSERT, (tenant, id), acl, now, MAX_PRIORITY.into()).await? else {
         return Ok(None);
     };
@@ -179,15 +190,15 @@ async fn create(
 
 /// Replaces a rule; `None`, and a transaction that must not be kept, if it is another one by now.
 async fn replace(
-    connection: &mut SqliteConnection,
-    tenant: u32,
+    connection: &mut Connection,
+    tenant: i64,
     stored: &StoredAcl,
     acl: &NewAcl,
     now: u64,
 ) -> Result<Option<StoredAcl>, Error> {
-    const UPDATE: &str = "UPDATE network_acls SET description = ?3, active = ?4, priority = coalesce(?5, priority), \
-         size = ?6, redirect_host = ?7, updated_at = ?8, rule = ?9, version = version + 1 \
-         WHERE tenant = ?1 AND id = ?2 AND version = ?10 \
+    const UPDATE: &str = "UPDATE network_acls SET description = $3, active = $4, priority = coalesce($5, priority), \
+         size = $6, redirect_host = $7, updated_at = $8, rule = $9, version = version + 1 \
+         WHERE tenant = $1 AND id = $2 AND version = $10 \
          RETURNING version, priority, created_at";
     let before = place(connection, tenant, &stored.id).await?;
     let version = column(stored.version);
@@ -202,20 +213,20 @@ async fn replace(
 /// Runs a statement that writes a rule; `None` if it wrote none. Its parameters are numbered in the order in which they
 /// are bound here; the `last` one is the statement's own.
 async fn write(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     statement: &'static str,
-    (tenant, id): (u32, &str),
+    (tenant, id): (i64, &str),
     acl: &NewAcl,
     now: u64,
     last: i64,
 ) -> Result<Option<StoredAcl>, Error> {
     let NewAcl { description, active, priority, rule, size, redirect_host } = acl;
-    let written: Option<(i64, u32, i64)> = sqlx::query_as(statement)
+    let written: Option<(i64, i64, i64)> = query_as(statement)
         .bind(tenant)
         .bind(id)
-        .bind(description)
-        .bind(*active)
-        .bind(*priority)
+        .bind(text(description))
+        .bind(i64::from(*active))
+        .bind(priority.map(i64::from))
         .bind(to_json(size)?)
         .bind(redirect_host.as_deref())
         .bind(column(now))
@@ -229,7 +240,7 @@ async fn write(
         version: count(version)?,
         description: description.clone(),
         active: *active,
-        priority,
+        priority: small(priority)?,
         rule: rule.clone(),
         created_at: count(created_at)?,
         updated_at: now,
@@ -237,11 +248,11 @@ async fn write(
 }
 
 /// How many active rules of the tenant come before this one; `None` if it is not an active one.
-async fn place(connection: &mut SqliteConnection, tenant: u32, id: &str) -> Result<Option<i64>, Error> {
-    let place = sqlx::query_scalar(
+async fn place(connection: &mut Connection, tenant: i64, id: &str) -> Result<Option<i64>, Error> {
+    let place = query_scalar(
         "SELECT (SELECT count(*) FROM network_acls AS other WHERE other.tenant = own.tenant AND other.active = 1 \
          AND (other.priority, other.number) < (own.priority, own.number)) \
-         FROM network_acls AS own WHERE tenant = ? AND id = ? AND active = 1",
+         FROM network_acls AS own WHERE tenant = $1 AND id = $2 AND active = 1",
     )
     .bind(tenant)
     .bind(id)
@@ -251,11 +262,11 @@ async fn place(connection: &mut SqliteConnection, tenant: u32, id: &str) -> Resu
 }
 
 /// Fails if the tenant may not have its rules as they are now; `false` if the tenant is gone.
-pub(super) async fn is_kept(connection: &mut SqliteConnection, tenant: u32, alters_list: bool) -> Result<bool, Error> {
+pub(super) async fn is_kept(connection: &mut Connection, tenant: i64, alters_list: bool) -> Result<bool, Error> {
     let lives = if alters_list {
         tell(connection, tenant).await?
     } else {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM tenants WHERE slot = ? AND deleted = 0)")
+        query_scalar("SELECT EXISTS (SELECT 1 FROM tenants WHERE slot = $1 AND deleted = 0)")
             .bind(tenant)
             .fetch_one(&mut *connection)
             .await?
@@ -267,11 +278,11 @@ pub(super) async fn is_kept(connection: &mut SqliteConnection, tenant: u32, alte
 }
 
 /// Deletes a rule, if there is one, and says whether one was active.
-async fn delete(connection: &mut SqliteConnection, tenant: u32, id: &str) -> Result<bool, Error> {
+async fn delete(connection: &mut Connection, tenant: i64, id: &str) -> Result<bool, Error> {
     let deleted: Option<bool> =
-        sqlx::query_scalar("DELETE FROM network_acls WHERE tenant = ? AND id = ? RETURNING active")
+        query_scalar("DELETE FROM network_acls WHERE tenant = $1 AND id = $2 RETURNING active <> 0")
             .bind(tenant)
-            .bind(id)
+            .bind(text(id))
             .fetch_optional(&mut *connection)
             .await?;
     let was_active = deleted == Some(true);
@@ -282,13 +293,13 @@ async fn delete(connection: &mut SqliteConnection, tenant: u32, id: &str) -> Res
 }
 
 /// Numbers the tenant's change, so that the feed tells it anew; `false` if the tenant is gone.
-async fn tell(connection: &mut SqliteConnection, tenant: u32) -> Result<bool, Error> {
+async fn tell(connection: &mut Connection, tenant: i64) -> Result<bool, Error> {
     let version = next_change(connection).await?;
-    let updated = sqlx::query(
-        "UPDATE tenants SET version = ?, network_acl_bytes = \
-         (SELECT coalesce(sum(octet_length(rule) + octet_length(id)), 0) FROM network_acls \
+    let updated = query(
+        "UPDATE tenants SET version = $1, network_acl_bytes = \
+         (SELECT CAST(coalesce(sum(octet_length(rule) + octet_length(id)), 0) AS BIGINT) FROM network_acls \
           WHERE tenant = slot AND active = 1) \
-         WHERE slot = ? AND deleted = 0",
+         WHERE slot = $2 AND deleted = 0",
     )
     .bind(version)
     .bind(tenant)
@@ -298,10 +309,15 @@ async fn tell(connection: &mut SqliteConnection, tenant: u32) -> Result<bool, Er
 }
 
 /// Whether the tenant's rules, as they are now, are what a tenant may have.
-async fn check(connection: &mut SqliteConnection, tenant: u32) -> Result<(), Error> {
-    let counts: Vec<i64> = sqlx::query_scalar(
-        "SELECT sum(value) FROM network_acls, json_each(size) WHERE tenant = ? GROUP BY key ORDER BY key",
-    )
+async fn check(connection: &mut Connection, tenant: i64) -> Result<(), Error> {
+    let counts: Vec<i64> = query_scalar(concat!(
+        "SELECT CAST(sum(CAST(value AS BIGINT)) AS BIGINT) FROM network_acls, ",
+        sql!(
+            sqlite: "json_each(size)",
+            postgres: "json_array_elements_text(size::json) WITH ORDINALITY AS part (value, key)",
+        ),
+        " WHERE tenant = $1 GROUP BY key ORDER BY key",
+    ))
     .bind(tenant)
     .fetch_all(&mut *connection)
     .await?;
@@ -315,18 +331,18 @@ async fn check(connection: &mut SqliteConnection, tenant: u32) -> Result<(), Err
 }
 
 /// Fails if one of the tenant's rules redirects to one of its domains, as they are now.
-pub(super) async fn refuse_redirects_to_itself(connection: &mut SqliteConnection, tenant: u32) -> Result<(), Error> {
+pub(super) async fn refuse_redirects_to_itself(connection: &mut Connection, tenant: i64) -> Result<(), Error> {
     let Some((host, acl)) = redirect_to_itself(connection, tenant).await? else { return Ok(()) };
     let host = Domain::try_from(host).map_err(|_| unreadable("a host"))?;
     Err(Error::HostRedirectedTo { host, acl })
 }
 
 /// A host of the tenant to which one of its rules redirects, and that rule's id.
-async fn redirect_to_itself(connection: &mut SqliteConnection, tenant: u32) -> Result<Option<(String, String)>, Error> {
-    let found = sqlx::query_as(
+async fn redirect_to_itself(connection: &mut Connection, tenant: i64) -> Result<Option<(String, String)>, Error> {
+    let found = query_as(
         "SELECT host, id FROM network_acls JOIN tenant_domains \
          ON host = redirect_host AND tenant_domains.tenant = network_acls.tenant \
-         WHERE network_acls.tenant = ? ORDER BY priority, number LIMIT 1",
+         WHERE network_acls.tenant = $1 ORDER BY priority, number LIMIT 1",
     )
     .bind(tenant)
     .fetch_optional(connection)

@@ -1,24 +1,45 @@
 //! A batch of registrations in one transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sqlx::QueryBuilder;
-use sqlx::sqlite::SqliteConnection;
 
-use super::super::{Arrival, Error, REGISTERED, Registered, RegistrationEvent};
 use super::buckets::Buckets;
 use super::client_changes::Changed;
-use super::clients::{BlockCounts, last_number};
+use super::clients::BlockCounts;
 use super::unused_clients::{self, Places};
-use super::{column, tenant_log, to_json, unreadable};
+use super::{
+    Backend, Connection, WRITES_ALONE, client_numbers, column, lock_tenants, query, query_as, query_scalar,
+    shared_clock, tenant_log, to_json, unreadable,
+};
 use crate::edge_api::RegisteredBy;
 use crate::store::admission::{Admitted, NewClient, Refusal, admit};
 use crate::store::clock::Now;
+use crate::store::db::{Arrival, Error, REGISTERED, Registered, RegistrationEvent};
 use crate::tenant::{Name, Settings};
 
-/// The live tenants as of the change `seen`, kept so that a batch of registrations asks for one number only.
+impl Backend {
+    /// Registers a batch, as [`crate::store::db::Database::register`] says. Each client has its id before it is tried, so
+    /// a batch of which nobody knows whether it was written may be tried once more.
+    pub(super) async fn register_batch(&self, batch: &[Arrival]) -> Result<Vec<Result<Registered, Refusal>>, Error> {
+        self.repeated(move || self.register_once(batch)).await
+    }
+
+    async fn register_once(&self, batch: &[Arrival]) -> Result<Vec<Result<Registered, Refusal>>, Error> {
+        let mut transaction = self.write().await?;
+        let mut known = self.known.lock().await;
+        known.hold(&mut transaction, batch).await?;
+        let answers = register(&mut transaction, &known, batch).await?;
+        transaction.commit().await?;
+        Ok(answers)
+    }
+}
+
+/// The live tenants as of the change `seen`, kept so that a batch of registrations asks for one row only.
 #[derive(Default)]
-pub(super) struct KnownTenants {
+pub(in crate::store::db) struct KnownTenants {
+    /// The database of which they are.
+    instance: String,
     seen: i64,
     by_name: HashMap<Name, KnownTenant>,
 }
@@ -29,15 +50,40 @@ struct KnownTenant {
 }
 
 impl KnownTenants {
+    /// Learns what changed, and holds the tenants of a batch, so that they stay as they are until the transaction ends.
+    async fn hold(&mut self, connection: &mut Connection, batch: &[Arrival]) -> Result<(), Error> {
+        self.catch_up(connection).await?;
+        if WRITES_ALONE {
+            return Ok(());
+        }
+        let held = self.slots_of(batch);
+        lock_tenants(connection, held.iter().copied()).await?;
+        // Another store may have changed them before it let go of them.
+        self.catch_up(connection).await?;
+        if self.slots_of(batch).is_subset(&held) {
+            Ok(())
+        } else {
+            Err(Error::Unavailable("another one made a tenant of the same name meanwhile; try again".to_owned()))
+        }
+    }
+
+    fn slots_of(&self, batch: &[Arrival]) -> BTreeSet<i64> {
+        batch.iter().filter_map(|arrival| self.by_name.get(&arrival.client.tenant)).map(|tenant| tenant.slot).collect()
+    }
+
     /// Learns what changed, whoever changed it. Only committed changes are ever read here, since the transaction is
     /// one that changes no tenant.
-    pub(super) async fn catch_up(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
-        let newest: i64 = sqlx::query_scalar("SELECT changes FROM store").fetch_one(&mut *connection).await?;
+    async fn catch_up(&mut self, connection: &mut Connection) -> Result<(), Error> {
+        let (instance, newest): (String, i64) =
+            query_as(concat!("SELECT ", instance!(), ", changes FROM store")).fetch_one(&mut *connection).await?;
+        if instance != self.instance {
+            *self = Self { instance, ..Self::default() };
+        }
         if newest == self.seen {
             return Ok(());
         }
         let changed: Vec<(i64, String, String, bool)> =
-            sqlx::query_as("SELECT slot, name, settings, deleted FROM tenants WHERE version > ? ORDER BY version")
+            query_as("SELECT slot, name, settings, deleted <> 0 FROM tenants WHERE version > $1 ORDER BY version")
                 .bind(self.seen)
                 .fetch_all(connection)
                 .await?;
@@ -99,8 +145,8 @@ enum Outcome {
 }
 
 /// Registers what can be registered of a batch, and says what became of each, in the order of the batch.
-pub(super) async fn register(
-    connection: &mut SqliteConnection,
+async fn register(
+    connection: &mut Connection,
     known: &KnownTenants,
     batch: &[Arrival],
 ) -> Result<Vec<Result<Registered, Refusal>>, Error> {
@@ -162,7 +208,8 @@ pub(super) async fn register(
         })
         .collect();
     let mut places = places(connection, &new, &kept).await?;
-    let mut buckets = Buckets::read(connection, new.iter().map(|checked| checked.tenant.slot)).await?;
+    let clock = shared_clock(connection).await?;
+    let mut buckets = Buckets::read(connection, &clock, new.iter().map(|checked| checked.tenant.slot)).await?;
     let mut limit = |checked: &Checked| {
         let KnownTenant { slot, settings } = checked.tenant;
         let now = checked.at.unix_seconds;
@@ -170,7 +217,7 @@ pub(super) async fn register(
             None => None,
             Some(places) => Some((places.price(now)?, places)),
         };
-        let token = buckets.of(*slot).take(checked.at.steady, settings.dcr_edge.rate_limit);
+        let token = buckets.of(*slot).take(clock.moment(checked.at.steady), settings.dcr_edge.rate_limit);
         token.map_err(|next_token_in| Refusal::RateLimited { next_token_in })?;
         if let Some((price, places)) = place {
             places.take(now, price);
@@ -201,7 +248,7 @@ pub(super) async fn register(
 }
 
 /// Tells edges of clients whose ids somebody may have asked for before. Nobody can have guessed one of an edge's.
-async fn tell(connection: &mut SqliteConnection, accepted: &[&Checked<'_>]) -> Result<(), Error> {
+async fn tell(connection: &mut Connection, accepted: &[&Checked<'_>]) -> Result<(), Error> {
     let mut changed = Changed::default();
     for checked in accepted.iter().filter(|checked| checked.client.registered_by == RegisteredBy::Server) {
         changed.client(checked.tenant.slot, checked.client.client_id.as_str());
@@ -239,15 +286,19 @@ impl StoredClient {
     }
 }
 
-pub(super) const BY_ID: &str =
-    concat!("SELECT ", columns!(), " FROM clients WHERE client_id IN (SELECT value FROM json_each(?))");
+pub(in crate::store::db) const BY_ID: &str =
+    concat!("SELECT ", columns!(), " FROM clients WHERE client_id IN (", texts!("$1"), ")");
 
-pub(super) const BY_FOLD_KEY: &str = concat!(
+/// `CROSS JOIN`: SQLite then looks for each key, whatever it believes of the table.
+pub(in crate::store::db) const BY_FOLD_KEY: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM json_each(?) AS key CROSS JOIN clients \
-     ON tenant = key.value ->> 0 AND fingerprint = unhex(key.value ->> 1) \
-     ORDER BY issued_at DESC, client_id DESC"
+    " FROM ",
+    rows!("$1", "key"),
+    sql!(sqlite: " CROSS JOIN", postgres: " JOIN"),
+    " clients ON tenant = CAST(key.value ->> 0 AS BIGINT) AND fingerprint = ",
+    bytes!("key.value ->> 1"),
+    " ORDER BY issued_at DESC, client_id DESC"
 );
 
 /// How old the last noted answer with an unused client has to be for the next one to be noted, in seconds. Its row is
@@ -268,30 +319,33 @@ impl Answered {
         }
     }
 
-    async fn write(self, connection: &mut SqliteConnection) -> Result<(), Error> {
+    async fn write(self, connection: &mut Connection) -> Result<(), Error> {
         if !self.0.is_empty() {
-            sqlx::query(NOTE_ANSWERS).bind(to_json(&self.0)?).execute(connection).await?;
+            query(NOTE_ANSWERS).bind(to_json(&self.0)?).execute(connection).await?;
         }
         Ok(())
     }
 }
 
-pub(super) const NOTE_ANSWERS: &str =
-    "UPDATE clients SET answered_at = answered.value FROM json_each(?) AS answered WHERE client_id = answered.key";
+pub(in crate::store::db) const NOTE_ANSWERS: &str = concat!(
+    "UPDATE clients SET answered_at = CAST(answered.value AS BIGINT) FROM ",
+    sql!(sqlite: "json_each($1)", postgres: "json_each_text($1::json)"),
+    " AS answered WHERE client_id = answered.key"
+);
 
 /// The clients that have an id of the batch already.
 async fn stored_by_id(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     checked: &[Result<Checked<'_>, Refusal>],
 ) -> Result<HashMap<String, StoredClient>, Error> {
     let ids: Vec<&str> = checked.iter().flatten().map(|checked| checked.client.client_id.as_str()).collect();
-    let stored: Vec<StoredClient> = sqlx::query_as(BY_ID).bind(to_json(&ids)?).fetch_all(connection).await?;
+    let stored: Vec<StoredClient> = query_as(BY_ID).bind(to_json(&ids)?).fetch_all(connection).await?;
     Ok(stored.into_iter().map(|client| (client.client_id.clone(), client)).collect())
 }
 
 /// The oldest client for each fold key of the batch.
 async fn stored_by_fold_key(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     checked: &[Result<Checked<'_>, Refusal>],
 ) -> Result<HashMap<FoldKey, StoredClient>, Error> {
     let keys: Vec<(i64, String)> =
@@ -299,7 +353,7 @@ async fn stored_by_fold_key(
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let stored: Vec<StoredClient> = sqlx::query_as(BY_FOLD_KEY).bind(to_json(&keys)?).fetch_all(connection).await?;
+    let stored: Vec<StoredClient> = query_as(BY_FOLD_KEY).bind(to_json(&keys)?).fetch_all(connection).await?;
     // The oldest comes last and stays.
     let by_key = stored.into_iter().filter_map(|client| {
         let fingerprint = client.fingerprint.as_deref()?.try_into().ok()?;
@@ -311,7 +365,7 @@ async fn stored_by_fold_key(
 /// The places that each tenant with a quota has for new clients. None of `kept` gives way. What the whole batch may have
 /// give way is divided in the order in which the tenants come first.
 async fn places(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     new: &[Checked<'_>],
     kept: &[&str],
 ) -> Result<HashMap<i64, Places>, Error> {
@@ -337,7 +391,7 @@ async fn places(
 }
 
 /// Deletes the clients that give way to new ones, and tells their tenants' owners.
-async fn give_way(connection: &mut SqliteConnection, places: &HashMap<i64, Places>) -> Result<(), Error> {
+async fn give_way(connection: &mut Connection, places: &HashMap<i64, Places>) -> Result<(), Error> {
     let with_gone = places.iter().filter(|(_, places)| !places.gone.is_empty());
     let events: Vec<_> =
         with_gone.map(|(slot, places)| (*slot, places.at.saturating_mul(1_000), places.event())).collect();
@@ -345,24 +399,31 @@ async fn give_way(connection: &mut SqliteConnection, places: &HashMap<i64, Place
     tenant_log::write_events(connection, REGISTERED, &events).await
 }
 
-/// Of the tenants in the slots of `?1`, those that grant third parties nothing by default: the rule of
+/// Of the tenants in the slots of `$1`, those that grant third parties nothing by default: the rule of
 /// [`crate::management::effective_permissions`], except that a grant counts for the scopes that the API had when it was
 /// written. Whether the API has lost them since is left out: that would read all scopes of every API for each batch.
-pub(super) const WITHOUT_GRANT: &str = "SELECT value FROM json_each(?) AS slot WHERE NOT EXISTS \
-     (SELECT 1 FROM client_grants JOIN resource_servers \
-      ON resource_servers.tenant = client_grants.tenant AND identifier = audience \
-      WHERE client_grants.tenant = slot.value AND client_id IS NULL \
-      AND (client_grants.data ->> '$.allow_all_scopes' OR json_array_length(client_grants.data, '$.scope') > 0) \
-      AND coalesce(resource_servers.data ->> '$.subject_type_authorization.user.policy', '') <> 'deny_all')";
+pub(in crate::store::db) const WITHOUT_GRANT: &str = concat!(
+    "SELECT value FROM (",
+    integers!("$1"),
+    ") AS slot WHERE NOT EXISTS (SELECT 1 FROM client_grants JOIN resource_servers \
+     ON resource_servers.tenant = client_grants.tenant AND identifier = audience \
+     WHERE client_grants.tenant = slot.value AND client_id IS NULL AND (",
+    flag!("client_grants.data", "allow_all_scopes"),
+    " OR json_array_length(",
+    sql!(sqlite: "client_grants.data, '$.scope'", postgres: array_or_null!("client_grants.data", "scope")),
+    ") > 0) AND coalesce(",
+    user_policy!("resource_servers.data"),
+    ", '') <> 'deny_all')"
+);
 
 /// Writes what the tenants' owners see of the registrations into their logs.
-async fn log(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> Result<(), Error> {
+async fn log(connection: &mut Connection, clients: &[&Checked<'_>]) -> Result<(), Error> {
     if clients.is_empty() {
         return Ok(());
     }
     let slots: HashSet<i64> = clients.iter().map(|checked| checked.tenant.slot).collect();
     let without_grant: Vec<i64> =
-        sqlx::query_scalar(WITHOUT_GRANT).bind(to_json(&slots)?).fetch_all(&mut *connection).await?;
+        query_scalar(WITHOUT_GRANT).bind(to_json(&slots)?).fetch_all(&mut *connection).await?;
     let event = |checked: &&'_ Checked| {
         let date = checked.at.unix_seconds.saturating_mul(1_000);
         let has_default_grant = !without_grant.contains(&checked.tenant.slot);
@@ -378,23 +439,23 @@ async fn log(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> Res
 }
 
 /// Writes the clients with as few statements as SQLite's limit on parameters allows: each statement is a way to the
-/// connection's thread and back. `OR FAIL`: whatever fails, the whole transaction is rolled back, so SQLite need not
+/// database and back. `OR FAIL`: whatever fails, the whole transaction is rolled back, so SQLite need not
 /// keep a journal to undo this statement alone.
-async fn insert(connection: &mut SqliteConnection, clients: &[&Checked<'_>]) -> Result<(), Error> {
+async fn insert(connection: &mut Connection, clients: &[&Checked<'_>]) -> Result<(), Error> {
     if clients.is_empty() {
         return Ok(());
     }
-    let last = last_number(connection).await?;
     // The numbers are given here, so that the clients are counted without being read again.
-    let mut counts = BlockCounts::default();
     let numbered: Vec<(i64, &Checked)> =
-        (1..).map(|place| last.saturating_add(place)).zip(clients.iter().copied()).collect();
+        client_numbers(connection, clients.len()).await?.zip(clients.iter().copied()).collect();
+    let mut counts = BlockCounts::default();
     for rows in numbered.chunks(1_000) {
-        QueryBuilder::new(
-            "INSERT OR FAIL INTO clients \
+        QueryBuilder::new(concat!(
+            sql!(sqlite: "INSERT OR FAIL", postgres: "INSERT"),
+            " INTO clients \
              (number, client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at, app_type, \
               third_party_security_mode) ",
-        )
+        ))
         .push_values(rows, |mut row, (number, checked)| {
             row.push_bind(*number)
                 .push_bind(checked.client.client_id.as_str())

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::sqlite::SqliteConnection;
-
-use super::{column, count, to_json, unreadable};
+use super::{Connection, SharedClock, column, count, query, query_as, to_json, unreadable};
 use crate::rate_limit::Bucket;
 use crate::store::clock::{BootId, Steady};
 use crate::store::db::Error;
@@ -21,7 +19,8 @@ pub(super) struct Buckets {
 impl Buckets {
     /// Those of the tenants in `slots`.
     pub(super) async fn read(
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
+        clock: &SharedClock,
         slots: impl Iterator<Item = i64>,
     ) -> Result<Self, Error> {
         let now: HashMap<i64, FleetBucket> = slots.map(|slot| (slot, FleetBucket::default())).collect();
@@ -29,9 +28,11 @@ impl Buckets {
             return Ok(Self::default());
         }
         let slots: Vec<i64> = now.keys().copied().collect();
-        let rows: Vec<(i64, Vec<u8>, Vec<u8>, i64)> = sqlx::query_as(
-            "SELECT tenant, tokens, boot, changed_at FROM buckets WHERE tenant IN (SELECT value FROM json_each(?))",
-        )
+        let rows: Vec<(i64, Vec<u8>, Vec<u8>, i64)> = query_as(concat!(
+            "SELECT tenant, tokens, boot, changed_at FROM buckets WHERE tenant IN (",
+            integers!("$1"),
+            ")"
+        ))
         .bind(to_json(&slots)?)
         .fetch_all(connection)
         .await?;
@@ -39,7 +40,7 @@ impl Buckets {
         for (slot, tokens, boot, changed_at) in rows {
             let decoded = Bucket::decode(&tokens).zip(boot.try_into().ok());
             let (tokens, boot) = decoded.ok_or_else(|| unreadable(&format!("the bucket of slot {slot}")))?;
-            let changed_at = Steady { boot: BootId(boot), nanos: count(changed_at)? };
+            let changed_at = clock.past(Steady { boot: BootId(boot), nanos: count(changed_at)? });
             let bucket = FleetBucket { tokens, changed_at };
             buckets.stored.insert(slot, bucket);
             buckets.now.insert(slot, bucket);
@@ -53,7 +54,7 @@ impl Buckets {
     }
 
     /// Writes those that changed.
-    pub(super) async fn write(&self, connection: &mut SqliteConnection) -> Result<(), Error> {
+    pub(super) async fn write(&self, connection: &mut Connection) -> Result<(), Error> {
         let full = FleetBucket::default();
         let changed: Vec<(i64, String, String, i64)> = self
             .now
@@ -66,12 +67,16 @@ impl Buckets {
         if changed.is_empty() {
             return Ok(());
         }
-        sqlx::query(
-            "INSERT INTO buckets (tenant, tokens, boot, changed_at) \
-             SELECT value ->> 0, unhex(value ->> 1), unhex(value ->> 2), value ->> 3 FROM json_each(?) WHERE true \
-             ON CONFLICT (tenant) DO UPDATE \
-             SET tokens = excluded.tokens, boot = excluded.boot, changed_at = excluded.changed_at",
-        )
+        query(concat!(
+            "INSERT INTO buckets (tenant, tokens, boot, changed_at) SELECT CAST(bucket.value ->> 0 AS BIGINT), ",
+            bytes!("bucket.value ->> 1"),
+            ", ",
+            bytes!("bucket.value ->> 2"),
+            ", CAST(bucket.value ->> 3 AS BIGINT) FROM ",
+            rows!("$1", "bucket"),
+            " WHERE true ON CONFLICT (tenant) DO UPDATE \
+                 SET tokens = excluded.tokens, boot = excluded.boot, changed_at = excluded.changed_at",
+        ))
         .bind(to_json(&changed)?)
         .execute(connection)
         .await?;
@@ -81,13 +86,14 @@ impl Buckets {
 
 /// Puts the bucket of the tenant in `slot` under this limit from `now` on.
 pub(super) async fn limit(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
+    clock: &SharedClock,
     slot: i64,
     now: Steady,
     limit: RateLimit,
 ) -> Result<(), Error> {
-    let mut buckets = Buckets::read(connection, std::iter::once(slot)).await?;
+    let mut buckets = Buckets::read(connection, clock, std::iter::once(slot)).await?;
     let Some(stored) = buckets.stored.get(&slot).copied() else { return Ok(()) };
-    *buckets.of(slot) = stored.under(now, limit);
+    *buckets.of(slot) = stored.under(clock.moment(now), limit);
     buckets.write(connection).await
 }

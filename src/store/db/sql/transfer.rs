@@ -4,41 +4,41 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteConnection;
 
 use super::client_changes::Changed;
 use super::clients::{insert_moved, moved_after, moved_by_id};
 use super::documents::{check_number, check_references, documents_after, note_change};
 use super::network_acls::{self, numbered};
-use super::{Sqlite, TenantRow, column, select_tenants, to_json};
+use super::tenants::{TenantRow, select_tenants};
+use super::{Backend, Connection, column, lock_tenants, query, query_as, query_scalar, text, to_json};
 use crate::store::db::{
     DocumentKind, Error, Exported, Imported, MovedClient, NewAcl, Presence, StoredClient, StoredTenant, Transfer,
 };
 use crate::tenant::Name;
 
 /// Clients that are read at once. One may have hundreds of kilobytes.
-const CLIENTS_AT_ONCE: u32 = 200;
+const CLIENTS_AT_ONCE: i64 = 200;
 
 /// APIs, connections or grants that are read at once. One may have megabytes.
-const DOCUMENTS_AT_ONCE: u32 = 20;
+const DOCUMENTS_AT_ONCE: i64 = 20;
 
 #[async_trait]
-impl Transfer for Sqlite {
+impl Transfer for Backend {
     async fn export(
         &self,
         tenant: Option<&Name>,
         each: &mut (dyn FnMut(Exported) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
-        let mut snapshot = self.readers.begin().await?;
+        let mut snapshot = self.snapshot().await?;
         let tenants: Vec<TenantRow> =
-            sqlx::query_as(select_tenants!("deleted = 0 AND (?1 IS NULL OR name = ?1) ORDER BY name"))
+            query_as(select_tenants!("deleted = 0 AND ($1 IS NULL OR name = $1) ORDER BY name"))
                 .bind(tenant.map(Name::as_str))
                 .fetch_all(&mut *snapshot)
                 .await?;
         for row in tenants {
             let StoredTenant { slot, tenant, .. } = row.stored()?;
             if each(Exported::Tenant(Box::new(tenant))).is_break()
-                || export_objects(&mut snapshot, slot, each).await?.is_break()
+                || export_objects(&mut snapshot, slot.into(), each).await?.is_break()
             {
                 break;
             }
@@ -47,14 +47,16 @@ impl Transfer for Sqlite {
     }
 
     async fn presence(&self, tenant: Option<u32>, objects: &[Imported]) -> Result<Vec<Presence>, Error> {
-        let mut snapshot = self.readers.begin().await?;
-        presence(&mut snapshot, tenant, objects).await
+        let mut snapshot = self.snapshot().await?;
+        presence(&mut snapshot, tenant.map(i64::from), objects).await
     }
 
     async fn import(&self, tenant: u32, objects: &[Imported]) -> Result<Option<Vec<Presence>>, Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let answers: Option<bool> = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM tenant_domains WHERE tenant = slot) FROM tenants WHERE slot = ? AND deleted = 0",
+        let tenant = i64::from(tenant);
+        let mut transaction = self.write().await?;
+        lock_tenants(&mut transaction, [tenant]).await?;
+        let answers: Option<bool> = query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM tenant_domains WHERE tenant = slot) FROM tenants WHERE slot = $1 AND deleted = 0",
         )
         .bind(tenant)
         .fetch_optional(&mut *transaction)
@@ -75,8 +77,8 @@ impl Transfer for Sqlite {
 }
 
 async fn export_objects(
-    snapshot: &mut SqliteConnection,
-    slot: u32,
+    snapshot: &mut Connection,
+    slot: i64,
     each: &mut (dyn FnMut(Exported) -> ControlFlow<()> + Send),
 ) -> Result<ControlFlow<()>, Error> {
     const BREAK: ControlFlow<()> = ControlFlow::Break(());
@@ -107,8 +109,8 @@ async fn export_objects(
 }
 
 async fn export_documents(
-    snapshot: &mut SqliteConnection,
-    slot: u32,
+    snapshot: &mut Connection,
+    slot: i64,
     kind: DocumentKind,
     each: &mut (dyn FnMut(Exported) -> ControlFlow<()> + Send),
 ) -> Result<ControlFlow<()>, Error> {
@@ -132,8 +134,8 @@ const OF_ANOTHER_TENANT: &str = "is another tenant's here, or one's that was del
 const IN_ITS_PLACE: &str = "is here under another id";
 
 async fn presence(
-    connection: &mut SqliteConnection,
-    tenant: Option<u32>,
+    connection: &mut Connection,
+    tenant: Option<i64>,
     objects: &[Imported],
 ) -> Result<Vec<Presence>, Error> {
     let clients = objects.iter().filter_map(|object| match object {
@@ -153,26 +155,26 @@ async fn presence(
     Ok(found)
 }
 
-fn client_presence(stored: &HashMap<String, (i64, MovedClient)>, tenant: Option<u32>, moved: &MovedClient) -> Presence {
+fn client_presence(stored: &HashMap<String, (i64, MovedClient)>, tenant: Option<i64>, moved: &MovedClient) -> Presence {
     let content = |moved: &MovedClient| {
         let StoredClient { is_dynamic, security_mode, data, .. } = moved.client.clone();
         (is_dynamic, security_mode, data, moved.client_secret_sha256)
     };
     match stored.get(&moved.client.client_id) {
         None => Presence::Absent,
-        Some((owner, _)) if Some(*owner) != tenant.map(i64::from) => Presence::Conflict(OF_ANOTHER_TENANT),
+        Some((owner, _)) if Some(*owner) != tenant => Presence::Conflict(OF_ANOTHER_TENANT),
         Some((_, here)) if content(here) == content(moved) => Presence::Same,
         Some(_) => Presence::Conflict(OTHER_CONTENT),
     }
 }
 
 async fn acl_presence(
-    connection: &mut SqliteConnection,
-    tenant: Option<u32>,
+    connection: &mut Connection,
+    tenant: Option<i64>,
     id: &str,
     acl: &NewAcl,
 ) -> Result<Presence, Error> {
-    let found: Option<(i64, u32)> = sqlx::query_as("SELECT number, tenant FROM network_acls WHERE id = ?")
+    let found: Option<(i64, i64)> = query_as("SELECT number, tenant FROM network_acls WHERE id = $1")
         .bind(id)
         .fetch_optional(&mut *connection)
         .await?;
@@ -184,43 +186,52 @@ async fn acl_presence(
     })
 }
 
-/// The statements about the documents of one table: which have the id `?1`, or are what the tenant in slot `?2` can have
-/// once only and `?3` is one of; and how one is added.
+/// The statements about the documents of one table: which have the id `$1`, or are what the tenant in slot `$2` can have
+/// once only and `$3` is one of; and how one is added.
 macro_rules! document_statements {
-    ($table:literal, $unique:literal) => {
+    ($table:literal, $unique:expr) => {
         [
-            concat!("SELECT id, tenant, data FROM ", $table, " WHERE id = ?1 OR (tenant = ?2 AND ", $unique, ")"),
+            concat!("SELECT id, tenant, data FROM ", $table, " WHERE id = $1 OR (tenant = $2 AND ", $unique, ")"),
             concat!(
                 "INSERT INTO ",
                 $table,
-                " (tenant, id, version, data, created_at, updated_at) VALUES (?1, ?2, 1, ?3, ?4, ?5)"
+                " (tenant, id, version, data, created_at, updated_at) VALUES ($1, $2, 1, $3, $4, $5)"
             ),
         ]
     };
 }
 
-fn document_statements(kind: DocumentKind) -> [&'static str; 2] {
+pub(in crate::store::db) fn document_statements(kind: DocumentKind) -> [&'static str; 2] {
     match kind {
-        DocumentKind::ResourceServer => document_statements!("resource_servers", "identifier = ?3 ->> '$.identifier'"),
-        DocumentKind::Connection => document_statements!("connections", "name = ?3 ->> '$.name'"),
+        DocumentKind::ResourceServer => {
+            document_statements!("resource_servers", concat!("identifier = ", member!("$3", "identifier")))
+        }
+        DocumentKind::Connection => document_statements!("connections", concat!("name = ", member!("$3", "name"))),
         DocumentKind::ClientGrant => document_statements!(
             "client_grants",
-            "audience = ?3 ->> '$.audience' AND subject_type = ?3 ->> '$.subject_type' \
-             AND coalesce(client_id, '') = coalesce(?3 ->> '$.client_id', '')"
+            concat!(
+                "audience = ",
+                member!("$3", "audience"),
+                " AND subject_type = ",
+                member!("$3", "subject_type"),
+                " AND coalesce(client_id, '') = coalesce(",
+                member!("$3", "client_id"),
+                ", '')"
+            )
         ),
     }
 }
 
 async fn document_presence(
-    connection: &mut SqliteConnection,
-    tenant: Option<u32>,
+    connection: &mut Connection,
+    tenant: Option<i64>,
     kind: DocumentKind,
     id: &str,
     data: &str,
 ) -> Result<Presence, Error> {
     let [find, _] = document_statements(kind);
-    let rows: Vec<(String, u32, String)> =
-        sqlx::query_as(find).bind(id).bind(tenant).bind(data).fetch_all(connection).await?;
+    let rows: Vec<(String, i64, String)> =
+        query_as(find).bind(id).bind(tenant).bind(data).fetch_all(connection).await?;
     let mut presence = Presence::Absent;
     for (found, owner, found_data) in rows {
         presence = if found != id {
@@ -239,8 +250,8 @@ async fn document_presence(
 /// Adds objects that are absent, and says of which clients an edge may know something else then. Objects that others
 /// refer to come first, as they do in the input.
 async fn add<'a>(
-    connection: &mut SqliteConnection,
-    tenant: u32,
+    connection: &mut Connection,
+    tenant: i64,
     objects: impl Iterator<Item = &'a Imported>,
 ) -> Result<Changed, Error> {
     let mut changed = Changed::default();
@@ -249,7 +260,7 @@ async fn add<'a>(
     for object in objects {
         match object {
             // Somebody may have asked for it before it was here.
-            Imported::Client(moved) => changed.client(tenant.into(), moved.client.client_id.as_str()),
+            Imported::Client(moved) => changed.client(tenant, moved.client.client_id.as_str()),
             Imported::Document { kind, data, .. } => note_change(&mut changed, tenant, *kind, [None, Some(data)])?,
             Imported::NetworkAcl { .. } => {}
         }
@@ -275,22 +286,22 @@ async fn add<'a>(
 }
 
 async fn add_acl(
-    connection: &mut SqliteConnection,
-    tenant: u32,
+    connection: &mut Connection,
+    tenant: i64,
     id: &str,
     acl: &NewAcl,
     [created_at, updated_at]: [u64; 2],
 ) -> Result<(), Error> {
-    sqlx::query(
+    query(
         "INSERT INTO network_acls \
          (tenant, id, description, active, priority, size, redirect_host, created_at, updated_at, version, rule) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10)",
     )
     .bind(tenant)
     .bind(id)
-    .bind(&acl.description)
-    .bind(acl.active)
-    .bind(acl.priority)
+    .bind(text(&acl.description))
+    .bind(i64::from(acl.active))
+    .bind(acl.priority.map(i64::from))
     .bind(to_json(&acl.size)?)
     .bind(acl.redirect_host.as_deref())
     .bind(column(created_at))
@@ -301,13 +312,13 @@ async fn add_acl(
     Ok(())
 }
 
-async fn add_document(connection: &mut SqliteConnection, tenant: u32, object: &Imported) -> Result<(), Error> {
+async fn add_document(connection: &mut Connection, tenant: i64, object: &Imported) -> Result<(), Error> {
     let Imported::Document { kind, id, data, created_at, updated_at } = object else { return Ok(()) };
     if *kind == DocumentKind::ClientGrant {
         check_references(connection, tenant, data).await?;
     }
     let [_, insert] = document_statements(*kind);
-    sqlx::query(insert)
+    query(insert)
         .bind(tenant)
         .bind(id)
         .bind(data)
@@ -319,26 +330,4 @@ async fn add_document(connection: &mut SqliteConnection, tenant: u32, object: &I
         check_number(connection, tenant, data).await?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::db::{Database, IfMissing, IfOlder};
-
-    #[tokio::test]
-    async fn what_is_in_the_place_of_an_object_is_found_by_indexes() {
-        let folder = tempfile::tempdir().unwrap();
-        let database = Sqlite::open(&folder.path().join("dcr.db"), IfMissing::Create, IfOlder::Refuse).await.unwrap();
-        for kind in [DocumentKind::ResourceServer, DocumentKind::Connection, DocumentKind::ClientGrant] {
-            let [find, _] = document_statements(kind);
-            let steps = database.plan_of(find).await;
-            assert!(!steps.iter().any(|step| step.starts_with("SCAN")), "{steps:#?}");
-            let most_exact =
-                if kind == DocumentKind::ClientGrant { "(tenant=? AND audience=?" } else { "(tenant=? AND " };
-            assert!(steps.iter().any(|step| step.contains(most_exact)), "{steps:#?}");
-            assert!(steps.iter().any(|step| step.ends_with("(id=?)")), "{steps:#?}");
-        }
-        database.close().await;
-    }
 }

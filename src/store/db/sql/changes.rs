@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
-use sqlx::sqlite::SqliteConnection;
-
-use super::{TenantRow, client_changes, column, count, select_tenants, to_json, unreadable};
+use super::tenants::{TenantRow, select_tenants};
+use super::{Connection, client_changes, column, count, query_as, small, to_json, unreadable};
 use crate::edge_api::{Changes, ClientChange, TenantChange};
 use crate::store::db::Error;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 /// Most tenants on one page.
 const PAGE_TENANTS: usize = 500;
@@ -20,22 +19,18 @@ const PAGE_BYTES: usize = 256 * 1024;
 const PAGE_CLIENTS: usize = 1_000;
 
 /// One page of what changed after the change `after` of the database `instance`, of one moment.
-pub(super) async fn page(
-    connection: &mut SqliteConnection,
-    after: u64,
-    instance: Option<&str>,
-) -> Result<Changes, Error> {
+pub(super) async fn page(connection: &mut Connection, after: u64, instance: Option<&str>) -> Result<Changes, Error> {
     let (own_instance, newest, forgotten): (String, i64, i64) =
-        sqlx::query_as("SELECT instance, changes, forgotten_client_changes FROM store")
+        query_as(concat!("SELECT ", instance!(), ", changes, forgotten_client_changes FROM store"))
             .fetch_one(&mut *connection)
             .await?;
     let newest = count(newest)?;
     let full = instance != Some(own_instance.as_str()) || after > newest;
     // A telling of everything needs no tombstones.
     let mut rows: Vec<TenantRow> =
-        sqlx::query_as(select_tenants!("version > ? AND (NOT deleted OR ?) ORDER BY version LIMIT ?"))
+        query_as(select_tenants!("version > $1 AND (deleted = 0 OR $2 = 1) ORDER BY version LIMIT $3"))
             .bind(if full { 0 } else { column(after) })
-            .bind(!full)
+            .bind(i64::from(!full))
             .bind(column(PAGE_TENANTS.saturating_add(1) as u64))
             .fetch_all(&mut *connection)
             .await?;
@@ -91,19 +86,17 @@ struct ToldRule {
 }
 
 /// The active access rules of the tenants that have any, by slot, in the order of evaluation.
-async fn active_rules(
-    connection: &mut SqliteConnection,
-    rows: &[TenantRow],
-) -> Result<HashMap<u32, Vec<ToldRule>>, Error> {
-    let slots: Vec<u32> = rows.iter().filter(|row| row.network_acl_bytes > 0).map(|row| row.slot).collect();
-    let mut by_slot: HashMap<u32, Vec<ToldRule>> = HashMap::new();
+async fn active_rules(connection: &mut Connection, rows: &[TenantRow]) -> Result<HashMap<i64, Vec<ToldRule>>, Error> {
+    let slots: Vec<i64> = rows.iter().filter(|row| row.network_acl_bytes > 0).map(|row| row.slot).collect();
+    let mut by_slot: HashMap<i64, Vec<ToldRule>> = HashMap::new();
     if slots.is_empty() {
         return Ok(by_slot);
     }
-    let rules: Vec<(u32, String, String)> = sqlx::query_as(
-        "SELECT tenant, id, rule FROM network_acls \
-         WHERE tenant IN (SELECT value FROM json_each(?)) AND active = 1 ORDER BY tenant, priority, number",
-    )
+    let rules: Vec<(i64, String, String)> = query_as(concat!(
+        "SELECT tenant, id, rule FROM network_acls WHERE tenant IN (",
+        integers!("$1"),
+        ") AND active = 1 ORDER BY tenant, priority, number",
+    ))
     .bind(to_json(&slots)?)
     .fetch_all(connection)
     .await?;
@@ -132,5 +125,5 @@ fn change(row: TenantRow, network_acls: &[ToldRule]) -> Result<TenantChange, Err
         to_raw_value(&Parts { name: &name, domains, settings, network_acls })
     };
     let tenant = (!deleted).then(json).transpose().map_err(|_| unreadable(&format!("the tenant {name}")))?;
-    Ok(TenantChange { slot, version: count(version)?, tenant })
+    Ok(TenantChange { slot: small(slot)?, version: count(version)?, tenant })
 }

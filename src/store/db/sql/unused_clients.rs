@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 
-use sqlx::sqlite::SqliteConnection;
-
 use super::client_changes::Changed;
 use super::clients::BlockCounts;
-use super::{DELETION_PAUSE, Sqlite, column, count, tenant_log, to_json, unreadable};
+use super::{
+    Backend, Connection, DELETION_PAUSE, column, count, lock_tenants, query_as, query_scalar, tenant_log, to_json,
+    unreadable,
+};
 use crate::store::admission::Refusal;
 use crate::store::db::log::{Unused, UnusedClientsEvent};
 use crate::store::db::{Error, REGISTERED};
@@ -25,20 +26,20 @@ pub(super) struct UnusedClient {
     pub(super) answered_at: i64,
 }
 
-/// The oldest unused clients of the tenant in slot `?1` that were answered before `?2`.
-pub(super) const OLDEST: &str = "SELECT number, client_id, coalesce(answered_at, issued_at) FROM clients \
-     WHERE tenant = ?1 AND last_used_at IS NULL AND is_dynamic = 1 AND updated_at IS NULL \
-     AND coalesce(answered_at, issued_at) < ?2 \
-     ORDER BY coalesce(answered_at, issued_at), number LIMIT ?3";
+/// The oldest unused clients of the tenant in slot `$1` that were answered before `$2`.
+pub(in crate::store::db) const OLDEST: &str = "SELECT number, client_id, coalesce(answered_at, issued_at) FROM clients \
+     WHERE tenant = $1 AND last_used_at IS NULL AND is_dynamic = 1 AND updated_at IS NULL \
+     AND coalesce(answered_at, issued_at) < $2 \
+     ORDER BY coalesce(answered_at, issued_at), number LIMIT $3";
 
 /// So many unused clients of a tenant that were answered before a time in UNIX seconds.
 pub(super) async fn oldest(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant: i64,
     before: u64,
     most: usize,
 ) -> Result<Vec<UnusedClient>, Error> {
-    let rows: Vec<(i64, String, i64)> = sqlx::query_as(OLDEST)
+    let rows: Vec<(i64, String, i64)> = query_as(OLDEST)
         .bind(tenant)
         .bind(column(before))
         .bind(i64::try_from(most).unwrap_or(i64::MAX))
@@ -49,12 +50,15 @@ pub(super) async fn oldest(
 }
 
 /// The grants of the clients go with them.
-pub(super) const DELETE: &str = "DELETE FROM clients WHERE number IN (SELECT value FROM json_each(?)) \
-     RETURNING tenant, number, app_type, client_id";
+pub(in crate::store::db) const DELETE: &str = concat!(
+    "DELETE FROM clients WHERE number IN (",
+    integers!("$1"),
+    ") RETURNING tenant, number, app_type, client_id"
+);
 
 /// Deletes clients, counts them off, and records that they changed: nobody used them, but somebody may just now.
 pub(super) async fn delete(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     clients: impl Iterator<Item = &UnusedClient>,
 ) -> Result<(), Error> {
     let numbers: Vec<i64> = clients.map(|client| client.number).collect();
@@ -62,7 +66,7 @@ pub(super) async fn delete(
         return Ok(());
     }
     let deleted: Vec<(i64, i64, String, String)> =
-        sqlx::query_as(DELETE).bind(to_json(&numbers)?).fetch_all(&mut *connection).await?;
+        query_as(DELETE).bind(to_json(&numbers)?).fetch_all(&mut *connection).await?;
     let (mut counts, mut changed) = (BlockCounts::default(), Changed::default());
     for (tenant, number, app_type, client_id) in deleted {
         counts.add(tenant, number, &app_type, -1);
@@ -72,7 +76,7 @@ pub(super) async fn delete(
     counts.write(connection).await
 }
 
-impl Sqlite {
+impl Backend {
     /// Deletes little by little the unused clients that are too old at `now`, in UNIX milliseconds, or too many, by the
     /// tenant's settings of the moment.
     pub(super) async fn delete_unused(&self, tenant: u32, now: u64) -> Result<u64, Error> {
@@ -84,13 +88,15 @@ impl Sqlite {
     /// deletion, wherever this is cut off.
     async fn delete_due(&self, reason: Unused, tenant: u32, now: u64) -> Result<u64, Error> {
         let (mut deleted, mut client_ids, mut event) = (0_u64, Vec::new(), None);
+        let slot = i64::from(tenant);
         loop {
             // Whoever writes makes others wait, so it is looked first whether there is anything to do.
-            if due(&mut *self.readers.acquire().await?, reason, tenant, now, 1).await?.is_empty() {
+            if due(&mut *self.read().await?, reason, slot, now, 1).await?.is_empty() {
                 break;
             }
-            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-            let clients = due(&mut transaction, reason, tenant, now, AT_ONCE).await?;
+            let mut transaction = self.write().await?;
+            lock_tenants(&mut transaction, [slot]).await?;
+            let clients = due(&mut transaction, reason, slot, now, AT_ONCE).await?;
             if clients.is_empty() {
                 break;
             }
@@ -100,10 +106,10 @@ impl Sqlite {
             let room = UnusedClientsEvent::MAX_IDS.saturating_sub(client_ids.len());
             client_ids.extend(clients.into_iter().take(room).map(|client| client.client_id));
             let data = UnusedClientsEvent::new(reason, deleted, client_ids.iter());
-            event = Some(match event {
-                None => tenant_log::write_event(&mut transaction, REGISTERED, tenant.into(), now, &data).await?,
+            match event {
+                None => event = tenant_log::write_event(&mut transaction, REGISTERED, slot, now, &data).await?,
                 Some(id) => tenant_log::rewrite_event(&mut transaction, id, &data).await?,
-            });
+            }
             transaction.commit().await?;
             if is_last {
                 break;
@@ -117,20 +123,19 @@ impl Sqlite {
 /// At most so many of the unused clients that the settings of the tenant in this slot call too old at `now`, in UNIX
 /// milliseconds, or too many; none of a tenant that was deleted.
 async fn due(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     reason: Unused,
-    tenant: u32,
+    slot: i64,
     now: u64,
     most: usize,
 ) -> Result<Vec<UnusedClient>, Error> {
-    let settings: Option<String> = sqlx::query_scalar("SELECT settings FROM tenants WHERE slot = ? AND deleted = 0")
-        .bind(tenant)
+    let settings: Option<String> = query_scalar("SELECT settings FROM tenants WHERE slot = $1 AND deleted = 0")
+        .bind(slot)
         .fetch_optional(&mut *connection)
         .await?;
     let Some(settings) = settings else { return Ok(Vec::new()) };
     let settings: Settings =
-        serde_json::from_str(&settings).map_err(|_| unreadable(&format!("the tenant in slot {tenant}")))?;
-    let slot = i64::from(tenant);
+        serde_json::from_str(&settings).map_err(|_| unreadable(&format!("the tenant in slot {slot}")))?;
     let (age, most) = match reason {
         Unused::TooOld => {
             let Some(ttl) = settings.dcr_edge.unused_client_ttl else { return Ok(Vec::new()) };
@@ -167,17 +172,18 @@ pub(super) struct Places {
 }
 
 /// How many clients the tenant has.
-pub(super) const HAS: &str = "SELECT coalesce(sum(clients), 0) FROM client_blocks WHERE tenant = ?";
+pub(in crate::store::db) const HAS: &str =
+    "SELECT CAST(coalesce(sum(clients), 0) AS BIGINT) FROM client_blocks WHERE tenant = $1";
 
-async fn clients_of(connection: &mut SqliteConnection, slot: i64) -> Result<u64, Error> {
-    count(sqlx::query_scalar(HAS).bind(slot).fetch_one(connection).await?)
+async fn clients_of(connection: &mut Connection, slot: i64) -> Result<u64, Error> {
+    count(query_scalar(HAS).bind(slot).fetch_one(connection).await?)
 }
 
 impl Places {
     /// Those of the tenant in this slot for at most `new` clients, the last of which arrives at `latest`, in UNIX
     /// seconds. At most `left` clients give way, and none in `kept`.
     pub(super) async fn read(
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         slot: i64,
         quota: u32,
         (new, latest): (u64, u64),
@@ -207,7 +213,7 @@ impl Places {
     }
 
     /// How many clients have to give way to one that arrives at this time, in UNIX seconds, if it gets a place. A tenant
-    /// that is further above its quota than one transaction can bring it down is refused; see [`Sqlite::delete_unused`].
+    /// that is further above its quota than one transaction can bring it down is refused; see [`Backend::delete_unused`].
     pub(super) fn price(&self, at: u64) -> Result<usize, Refusal> {
         let price = self.excess().filter(|excess| *excess <= AT_ONCE).ok_or(Refusal::QuotaUsedUp)?;
         let Some(youngest) = price.checked_sub(1) else { return Ok(0) };

@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use sqlx::QueryBuilder;
-use sqlx::sqlite::SqliteConnection;
 
 use super::client_changes::record_client;
-use super::{Sqlite, column, count, to_json, unreadable};
+use super::{
+    Backend, Connection, client_numbers, column, count, lock_tenants, query, query_as, query_scalar, text, to_json,
+    unreadable,
+};
 use crate::store::client::{AppType, ClientData, OwnerData};
 use crate::store::db::{ClientPage, Clients, Error, MadeClient, MovedClient, StoredClient};
 use crate::tenant::SecurityMode;
@@ -21,7 +23,8 @@ const BLOCK_BITS: u32 = 11;
 /// The columns of a [`ClientRow`].
 macro_rules! columns {
     () => {
-        "number, client_id, version, is_dynamic, client_secret_sha256 IS NOT NULL AS has_secret, issued_at, \
+        "number, client_id, version, is_dynamic <> 0 AS is_dynamic, client_secret_sha256 IS NOT NULL AS has_secret, \
+         issued_at, \
          updated_at, last_used_at, metadata, app_type, owner, third_party_security_mode"
     };
 }
@@ -40,66 +43,73 @@ macro_rules! returning_client {
     };
 }
 
-/// That the tenant in slot `?2` lives. The rows of one that was deleted go little by little, and nobody touches them.
+/// That the tenant in slot `$2` lives. The rows of one that was deleted go little by little, and nobody touches them.
 macro_rules! of_live_tenant {
     () => {
-        "client_id = ?1 AND tenant = ?2 AND EXISTS (SELECT 1 FROM tenants WHERE slot = ?2 AND deleted = 0)"
+        "client_id = $1 AND tenant = $2 AND EXISTS (SELECT 1 FROM tenants WHERE slot = $2 AND deleted = 0)"
     };
 }
 
-const FIND: &str = select_clients!("WHERE client_id = ? AND tenant = ?");
+pub(in crate::store::db) const FIND: &str = select_clients!("WHERE client_id = $1 AND tenant = $2");
 
-const CREATE: &str = returning_client!(
-    "INSERT INTO clients (client_id, tenant, metadata, client_secret_sha256, issued_at, app_type, is_dynamic, owner) \
-     SELECT ?, slot, ?, ?, ?, ?, 0, ? FROM tenants WHERE slot = ? AND deleted = 0"
+pub(in crate::store::db) const CREATE: &str = returning_client!(
+    "INSERT INTO clients \
+     (number, client_id, tenant, metadata, client_secret_sha256, issued_at, app_type, is_dynamic, owner) \
+     SELECT $1, $2, slot, $3, $4, $5, $6, 0, $7 FROM tenants WHERE slot = $8 AND deleted = 0"
 );
 
-const REPLACE: &str = returning_client!(
-    "UPDATE clients SET metadata = ?3, app_type = ?4, owner = ?5, updated_at = ?6, version = version + 1, \
-     fingerprint = iif(metadata = ?3, fingerprint, NULL) WHERE version = ?7 AND ",
+pub(in crate::store::db) const REPLACE: &str = returning_client!(
+    "UPDATE clients SET metadata = $3, app_type = $4, owner = $5, updated_at = $6, version = version + 1, \
+     fingerprint = CASE WHEN metadata = $3 THEN fingerprint END WHERE version = $7 AND ",
     of_live_tenant!()
 );
 
-const REPLACE_SECRET: &str = returning_client!(
-    "UPDATE clients SET client_secret_sha256 = ?3, updated_at = ?4, version = version + 1 \
+pub(in crate::store::db) const REPLACE_SECRET: &str = returning_client!(
+    "UPDATE clients SET client_secret_sha256 = $3, updated_at = $4, version = version + 1 \
      WHERE client_secret_sha256 IS NOT NULL AND ",
     of_live_tenant!()
 );
 
-const DELETE: &str = concat!("DELETE FROM clients WHERE ", of_live_tenant!(), " RETURNING number, app_type");
+pub(in crate::store::db) const DELETE: &str =
+    concat!("DELETE FROM clients WHERE ", of_live_tenant!(), " RETURNING number, app_type");
 
-const HAS_USED: &str = "SELECT EXISTS (SELECT 1 FROM clients WHERE tenant = ? AND last_used_at IS NOT NULL)";
+pub(in crate::store::db) const HAS_USED: &str =
+    "SELECT EXISTS (SELECT 1 FROM clients WHERE tenant = $1 AND last_used_at IS NOT NULL)";
 
 #[async_trait]
-impl Clients for Sqlite {
+impl Clients for Backend {
     async fn clients(&self, tenant: u32, app_types: &[AppType], offset: u64, limit: u32) -> Result<ClientPage, Error> {
-        let mut snapshot = self.readers.begin().await?;
-        page(&mut snapshot, tenant, app_types, offset, limit).await
+        let mut snapshot = self.snapshot().await?;
+        page(&mut snapshot, tenant.into(), app_types, offset, limit).await
     }
 
     async fn client(&self, tenant: u32, client_id: &str) -> Result<Option<StoredClient>, Error> {
-        find(&mut *self.readers.acquire().await?, tenant, client_id).await
+        find(&mut *self.read().await?, tenant, client_id).await
     }
 
     async fn client_secret_sha256(&self, tenant: u32, client_id: &str) -> Result<Option<[u8; 32]>, Error> {
-        secret_sha256(&mut *self.readers.acquire().await?, tenant, client_id).await
+        secret_sha256(&mut *self.read().await?, tenant, client_id).await
     }
 
     async fn create_client(&self, tenant: u32, client: &MadeClient, now: u64) -> Result<Option<StoredClient>, Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let row: Option<ClientRow> = sqlx::query_as(CREATE)
+        let mut transaction = self.write().await?;
+        let slot = i64::from(tenant);
+        lock_tenants(&mut transaction, [slot]).await?;
+        let number = client_numbers(&mut transaction, 1).await?.next();
+        let row: Option<ClientRow> = query_as(CREATE)
+            .bind(number)
             .bind(&client.client_id)
             .bind(&client.data.metadata)
             .bind(client.client_secret_sha256.as_ref().map(<[u8; 32]>::as_slice))
             .bind(column(now / 1_000))
             .bind(client.data.app_type.as_str())
             .bind(to_json(&client.data.owner)?)
-            .bind(tenant)
+            .bind(slot)
             .fetch_optional(&mut *transaction)
             .await?;
         let Some(row) = row else { return Ok(None) };
         let mut counts = BlockCounts::default();
-        counts.add(tenant.into(), row.number, &row.app_type, 1);
+        counts.add(slot, row.number, &row.app_type, 1);
         counts.write(&mut transaction).await?;
         transaction.commit().await?;
         row.stored().map(Some)
@@ -112,10 +122,12 @@ impl Clients for Sqlite {
         data: &ClientData,
         now: u64,
     ) -> Result<Option<StoredClient>, Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let row: Option<ClientRow> = sqlx::query_as(REPLACE)
+        let mut transaction = self.write().await?;
+        let slot = i64::from(tenant);
+        lock_tenants(&mut transaction, [slot]).await?;
+        let row: Option<ClientRow> = query_as(REPLACE)
             .bind(&stored.client_id)
-            .bind(tenant)
+            .bind(slot)
             .bind(&data.metadata)
             .bind(data.app_type.as_str())
             .bind(to_json(&data.owner)?)
@@ -126,11 +138,11 @@ impl Clients for Sqlite {
         let Some(row) = row else { return Ok(None) };
         if data.app_type != stored.data.app_type {
             let mut counts = BlockCounts::default();
-            counts.add(tenant.into(), row.number, stored.data.app_type.as_str(), -1);
-            counts.add(tenant.into(), row.number, data.app_type.as_str(), 1);
+            counts.add(slot, row.number, stored.data.app_type.as_str(), -1);
+            counts.add(slot, row.number, data.app_type.as_str(), 1);
             counts.write(&mut transaction).await?;
         }
-        record_client(&mut transaction, tenant, &stored.client_id).await?;
+        record_client(&mut transaction, slot, &stored.client_id).await?;
         transaction.commit().await?;
         row.stored().map(Some)
     }
@@ -142,41 +154,47 @@ impl Clients for Sqlite {
         client_secret_sha256: [u8; 32],
         now: u64,
     ) -> Result<Option<StoredClient>, Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let row: Option<ClientRow> = sqlx::query_as(REPLACE_SECRET)
-            .bind(client_id)
-            .bind(tenant)
+        let mut transaction = self.write().await?;
+        let slot = i64::from(tenant);
+        lock_tenants(&mut transaction, [slot]).await?;
+        let row: Option<ClientRow> = query_as(REPLACE_SECRET)
+            .bind(text(client_id))
+            .bind(slot)
             .bind(client_secret_sha256.as_slice())
             .bind(column(now))
             .fetch_optional(&mut *transaction)
             .await?;
         let Some(row) = row else { return Ok(None) };
-        record_client(&mut transaction, tenant, client_id).await?;
+        record_client(&mut transaction, slot, client_id).await?;
         transaction.commit().await?;
         row.stored().map(Some)
     }
 
     async fn delete_client(&self, tenant: u32, client_id: &str) -> Result<(), Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = self.write().await?;
+        let slot = i64::from(tenant);
+        lock_tenants(&mut transaction, [slot]).await?;
         let deleted: Option<(i64, String)> =
-            sqlx::query_as(DELETE).bind(client_id).bind(tenant).fetch_optional(&mut *transaction).await?;
+            query_as(DELETE).bind(text(client_id)).bind(slot).fetch_optional(&mut *transaction).await?;
         if let Some((number, app_type)) = deleted {
             let mut counts = BlockCounts::default();
-            counts.add(tenant.into(), number, &app_type, -1);
+            counts.add(slot, number, &app_type, -1);
             counts.write(&mut transaction).await?;
-            record_client(&mut transaction, tenant, client_id).await?;
+            record_client(&mut transaction, slot, client_id).await?;
             transaction.commit().await?;
         }
         Ok(())
     }
 
     async fn note_client_uses(&self, clients: &[(u32, String)], now: u64) -> Result<(), Error> {
-        sqlx::query(NOTE_USES).bind(column(now / 1_000)).bind(to_json(&clients)?).execute(&self.writer).await?;
-        Ok(())
+        let mut transaction = self.write().await?;
+        lock_tenants(&mut transaction, clients.iter().map(|(tenant, _)| i64::from(*tenant))).await?;
+        query(NOTE_USES).bind(column(now / 1_000)).bind(to_json(&clients)?).execute(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
     }
 
     async fn has_used_client(&self, tenant: u32) -> Result<bool, Error> {
-        Ok(sqlx::query_scalar(HAS_USED).bind(tenant).fetch_one(&self.readers).await?)
+        Ok(query_scalar(HAS_USED).bind(i64::from(tenant)).fetch_one(&mut *self.read().await?).await?)
     }
 
     async fn delete_unused_clients(&self, tenant: u32, now: u64) -> Result<u64, Error> {
@@ -186,31 +204,35 @@ impl Clients for Sqlite {
 
 /// The tenant's client with this id.
 pub(super) async fn find(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant: u32,
     client_id: &str,
 ) -> Result<Option<StoredClient>, Error> {
-    let row: Option<ClientRow> = sqlx::query_as(FIND).bind(client_id).bind(tenant).fetch_optional(connection).await?;
+    let row: Option<ClientRow> =
+        query_as(FIND).bind(text(client_id)).bind(i64::from(tenant)).fetch_optional(connection).await?;
     row.map(ClientRow::stored).transpose()
 }
 
 /// SHA-256 of the secret of the tenant's client with this id, if there is one that has a secret.
 pub(super) async fn secret_sha256(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant: u32,
     client_id: &str,
 ) -> Result<Option<[u8; 32]>, Error> {
     let hash: Option<Vec<u8>> =
-        sqlx::query_scalar(SECRET_SHA256).bind(client_id).bind(tenant).fetch_optional(connection).await?;
+        query_scalar(SECRET_SHA256).bind(text(client_id)).bind(i64::from(tenant)).fetch_optional(connection).await?;
     hash.map(|hash| hash.try_into().map_err(|_| unreadable("a client's secret"))).transpose()
 }
 
-const SECRET_SHA256: &str = "SELECT client_secret_sha256 FROM clients \
-     WHERE client_id = ? AND tenant = ? AND client_secret_sha256 IS NOT NULL";
+pub(in crate::store::db) const SECRET_SHA256: &str = "SELECT client_secret_sha256 FROM clients \
+     WHERE client_id = $1 AND tenant = $2 AND client_secret_sha256 IS NOT NULL";
 
-const NOTE_USES: &str = "UPDATE clients SET last_used_at = ?1 FROM json_each(?2) AS used \
-     WHERE client_id = used.value ->> 1 AND tenant = used.value ->> 0 \
-     AND EXISTS (SELECT 1 FROM tenants WHERE slot = tenant AND deleted = 0)";
+pub(in crate::store::db) const NOTE_USES: &str = concat!(
+    "UPDATE clients SET last_used_at = $1 FROM ",
+    rows!("$2", "used"),
+    " WHERE client_id = used.value ->> 1 AND tenant = CAST(used.value ->> 0 AS BIGINT) \
+     AND EXISTS (SELECT 1 FROM tenants WHERE slot = tenant AND deleted = 0)"
+);
 
 #[derive(sqlx::FromRow)]
 struct ClientRow {
@@ -263,7 +285,7 @@ impl BlockCounts {
     }
 
     /// Counts them. A block without clients of a type has no row of it.
-    pub(super) async fn write(self, connection: &mut SqliteConnection) -> Result<(), Error> {
+    pub(super) async fn write(self, connection: &mut Connection) -> Result<(), Error> {
         let changed: Vec<_> = self
             .0
             .into_iter()
@@ -274,33 +296,42 @@ impl BlockCounts {
             return Ok(());
         }
         let rows = to_json(&changed)?;
-        sqlx::query(COUNT).bind(&rows).execute(&mut *connection).await?;
+        query(COUNT).bind(&rows).execute(&mut *connection).await?;
         if changed.iter().any(|(.., clients)| *clients < 0) {
-            sqlx::query(DROP_EMPTY).bind(&rows).execute(connection).await?;
+            query(DROP_EMPTY).bind(&rows).execute(connection).await?;
         }
         Ok(())
     }
 }
 
-/// `WHERE true`: without it SQLite reads `ON` as a part of the join.
-const COUNT: &str = "INSERT INTO client_blocks (tenant, block, app_type, clients) \
-     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?) WHERE true \
-     ON CONFLICT DO UPDATE SET clients = clients + excluded.clients";
-
-const DROP_EMPTY: &str = "DELETE FROM client_blocks WHERE clients <= 0 AND (tenant, block, app_type) IN \
-     (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))";
-
-/// The number of the client that was added last.
-pub(super) async fn last_number(connection: &mut SqliteConnection) -> Result<i64, Error> {
-    Ok(sqlx::query_scalar(LAST_NUMBER).fetch_one(connection).await?)
+/// The columns that identify a row of counts, in a row of JSON.
+macro_rules! counted {
+    () => {
+        "CAST(counted.value ->> 0 AS BIGINT), CAST(counted.value ->> 1 AS BIGINT), counted.value ->> 2"
+    };
 }
 
-const LAST_NUMBER: &str = "SELECT coalesce(max(number), 0) FROM clients";
+/// `WHERE true`: without it SQLite reads `ON` as a part of the join.
+const COUNT: &str = concat!(
+    "INSERT INTO client_blocks (tenant, block, app_type, clients) SELECT ",
+    counted!(),
+    ", CAST(counted.value ->> 3 AS BIGINT) FROM ",
+    rows!("$1", "counted"),
+    " WHERE true ON CONFLICT (tenant, block, app_type) DO UPDATE SET clients = client_blocks.clients + excluded.clients"
+);
+
+pub(in crate::store::db) const DROP_EMPTY: &str = concat!(
+    "DELETE FROM client_blocks WHERE clients <= 0 AND (tenant, block, app_type) IN (SELECT ",
+    counted!(),
+    " FROM ",
+    rows!("$1", "counted"),
+    ")"
+);
 
 /// Some of a tenant's clients, of one moment.
 async fn page(
-    connection: &mut SqliteConnection,
-    tenant: u32,
+    connection: &mut Connection,
+    tenant: i64,
     app_types: &[AppType],
     offset: u64,
     limit: u32,
@@ -308,7 +339,7 @@ async fn page(
     let names: Vec<&str> = app_types.iter().map(|app_type| app_type.as_str()).collect();
     let types = to_json(&names)?;
     let (blocks, clients): (String, String) =
-        sqlx::query_as(BLOCKS).bind(tenant).bind(&types).fetch_one(&mut *connection).await?;
+        query_as(BLOCKS).bind(tenant).bind(&types).fetch_one(&mut *connection).await?;
     let damaged = |_| unreadable("the number of clients");
     let blocks: Vec<i64> = serde_json::from_str(&blocks).map_err(damaged)?;
     let clients: Vec<u64> = serde_json::from_str(&clients).map_err(damaged)?;
@@ -330,11 +361,11 @@ async fn page(
         None => Vec::new(),
         Some((block, before)) => {
             let skipped = offset.saturating_sub(before);
-            sqlx::query_as(ROWS)
+            query_as(ROWS)
                 .bind(tenant)
                 .bind(&types)
                 .bind(block << BLOCK_BITS)
-                .bind(limit)
+                .bind(i64::from(limit))
                 .bind(column(skipped))
                 .fetch_all(connection)
                 .await?
@@ -346,16 +377,25 @@ async fn page(
 
 /// The blocks with clients of these types, and how many each has, as two lists in the same order: one row for all, since
 /// each row is a way between two threads.
-const BLOCKS: &str = "SELECT json_group_array(block), json_group_array(clients) FROM client_blocks \
-     WHERE tenant = ?1 AND app_type IN (SELECT value FROM json_each(?2))";
+pub(in crate::store::db) const BLOCKS: &str = concat!(
+    sql!(
+        sqlite: "SELECT json_group_array(block), json_group_array(clients)",
+        postgres: "SELECT coalesce(json_agg(block)::text, '[]'), coalesce(json_agg(clients)::text, '[]')",
+    ),
+    " FROM client_blocks WHERE tenant = $1 AND app_type IN (",
+    texts!("$2"),
+    ")"
+);
 
 /// The numbers of a tenant's clients of one type, from one number on; none if the type is not asked for: the index is
 /// then asked for NULL, where a condition beside it would be asked for each client of the type.
 macro_rules! numbers_of {
     ($app_type:literal) => {
         concat!(
-            "SELECT number FROM clients WHERE tenant = ?1 AND number >= ?3 \
-             AND app_type = (SELECT value FROM json_each(?2) WHERE value = '",
+            "SELECT number FROM clients WHERE tenant = $1 AND number >= $3 \
+             AND app_type = (",
+            texts!("$2"),
+            " WHERE value = '",
             $app_type,
             "')"
         )
@@ -376,12 +416,12 @@ macro_rules! page_of {
             numbers_of!("spa"),
             " UNION ALL ",
             numbers_of!("non_interactive"),
-            " ORDER BY number LIMIT ?4 OFFSET ?5)) ORDER BY number"
+            " ORDER BY number LIMIT $4 OFFSET $5) AS numbers) ORDER BY number"
         )
     };
 }
 
-const ROWS: &str = page_of!(columns!());
+pub(in crate::store::db) const ROWS: &str = page_of!(columns!());
 
 /// The columns of a [`MovedRow`].
 macro_rules! moved_columns {
@@ -390,10 +430,10 @@ macro_rules! moved_columns {
     };
 }
 
-const MOVED_ROWS: &str = page_of!(moved_columns!());
+pub(in crate::store::db) const MOVED_ROWS: &str = page_of!(moved_columns!());
 
-const MOVED_BY_ID: &str =
-    concat!("SELECT ", moved_columns!(), " FROM clients WHERE client_id IN (SELECT value FROM json_each(?))");
+pub(in crate::store::db) const MOVED_BY_ID: &str =
+    concat!("SELECT ", moved_columns!(), " FROM clients WHERE client_id IN (", texts!("$1"), ")");
 
 #[derive(sqlx::FromRow)]
 struct MovedRow {
@@ -421,17 +461,17 @@ impl MovedRow {
 
 /// So many of a tenant's clients after the one with the number `after`, each with its number, in the order of creation.
 pub(super) async fn moved_after(
-    connection: &mut SqliteConnection,
-    tenant: u32,
+    connection: &mut Connection,
+    tenant: i64,
     after: i64,
-    limit: u32,
+    limit: i64,
 ) -> Result<Vec<(i64, MovedClient)>, Error> {
-    let rows: Vec<MovedRow> = sqlx::query_as(MOVED_ROWS)
+    let rows: Vec<MovedRow> = query_as(MOVED_ROWS)
         .bind(tenant)
         .bind(to_json(&AppType::ALL)?)
         .bind(after.saturating_add(1))
         .bind(limit)
-        .bind(0)
+        .bind(0_i64)
         .fetch_all(connection)
         .await?;
     rows.into_iter().map(|row| Ok((row.client.number, row.stored()?))).collect()
@@ -439,29 +479,29 @@ pub(super) async fn moved_after(
 
 /// Those of the clients that there are, each with the slot of its tenant, by id.
 pub(super) async fn moved_by_id(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     client_ids: &[&str],
 ) -> Result<HashMap<String, (i64, MovedClient)>, Error> {
     if client_ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows: Vec<MovedRow> = sqlx::query_as(MOVED_BY_ID).bind(to_json(&client_ids)?).fetch_all(connection).await?;
+    let rows: Vec<MovedRow> = query_as(MOVED_BY_ID).bind(to_json(&client_ids)?).fetch_all(connection).await?;
     rows.into_iter().map(|row| Ok((row.client.client_id.clone(), (row.tenant, row.stored()?)))).collect()
 }
 
 /// Adds clients to a tenant, some hundreds at most, as the last ones of all.
 pub(super) async fn insert_moved(
-    connection: &mut SqliteConnection,
-    tenant: u32,
+    connection: &mut Connection,
+    tenant: i64,
     clients: &[&MovedClient],
 ) -> Result<(), Error> {
     if clients.is_empty() {
         return Ok(());
     }
-    let last = last_number(connection).await?;
+    let numbers = client_numbers(connection, clients.len()).await?;
     let mut counts = BlockCounts::default();
     let mut rows = Vec::with_capacity(clients.len());
-    for (number, moved) in (1..).map(|place| last.saturating_add(place)).zip(clients) {
+    for (number, moved) in numbers.zip(clients) {
         let owner = &moved.client.data.owner;
         let owner = if *owner == OwnerData::default() { None } else { Some(to_json(owner)?) };
         rows.push((number, moved, owner));
@@ -475,7 +515,7 @@ pub(super) async fn insert_moved(
         let MovedClient { client, client_secret_sha256, answered_at, fingerprint } = moved;
         let updated_at = Some(client.updated_at).filter(|at| *at != client.issued_at.saturating_mul(1_000));
         let app_type = client.data.app_type.as_str();
-        counts.add(tenant.into(), number, app_type, 1);
+        counts.add(tenant, number, app_type, 1);
         row.push_bind(number)
             .push_bind(client.client_id.as_str())
             .push_bind(tenant)
@@ -484,7 +524,7 @@ pub(super) async fn insert_moved(
             .push_bind(fingerprint.as_ref().map(<[u8; 32]>::as_slice))
             .push_bind(column(client.issued_at))
             .push_bind(app_type)
-            .push_bind(client.is_dynamic)
+            .push_bind(i64::from(client.is_dynamic))
             .push_bind(updated_at.map(column))
             .push_bind(owner)
             .push_bind(client.last_used_at.map(column))
@@ -496,61 +536,4 @@ pub(super) async fn insert_moved(
     .execute(&mut *connection)
     .await?;
     counts.write(connection).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{client_changes, register, unused_clients};
-    use super::*;
-    use crate::store::db::{Database, IfMissing, IfOlder};
-
-    #[tokio::test]
-    async fn every_statement_finds_its_rows_by_an_index_and_nothing_is_sorted() {
-        let folder = tempfile::tempdir().unwrap();
-        let database = Sqlite::open(&folder.path().join("dcr.db"), IfMissing::Create, IfOlder::Refuse).await.unwrap();
-        let by_id = "SEARCH clients USING INDEX sqlite_autoindex_clients_1 (client_id=?)";
-        let unused = "SEARCH clients USING INDEX clients_unused (tenant=? AND <expr><?)";
-        for (statement, expected) in [
-            (FIND, by_id),
-            (SECRET_SHA256, by_id),
-            (REPLACE, by_id),
-            (REPLACE_SECRET, by_id),
-            (DELETE, by_id),
-            (NOTE_USES, by_id),
-            (HAS_USED, "SEARCH clients USING INDEX clients_used (tenant=?)"),
-            (CREATE, "SEARCH tenants USING INTEGER PRIMARY KEY (rowid=?)"),
-            (BLOCKS, "SEARCH client_blocks USING PRIMARY KEY (tenant=?)"),
-            (ROWS, "SEARCH clients USING INTEGER PRIMARY KEY (rowid=?)"),
-            (MOVED_ROWS, "SEARCH clients USING INTEGER PRIMARY KEY (rowid=?)"),
-            (MOVED_BY_ID, by_id),
-            (DROP_EMPTY, "SEARCH client_blocks USING PRIMARY KEY (tenant=? AND block=? AND app_type=?)"),
-            (LAST_NUMBER, "SEARCH clients"),
-            (unused_clients::OLDEST, unused),
-            (unused_clients::DELETE, "SEARCH clients USING INTEGER PRIMARY KEY (rowid=?)"),
-            (unused_clients::HAS, "SEARCH client_blocks USING PRIMARY KEY (tenant=?)"),
-            (client_changes::AFTER, "SEARCH client_changes USING INTEGER PRIMARY KEY (rowid>?)"),
-            (client_changes::OLDEST, "SEARCH client_changes USING INTEGER PRIMARY KEY (rowid<?)"),
-            (register::BY_ID, by_id),
-            (register::NOTE_ANSWERS, "SEARCH clients USING COVERING INDEX sqlite_autoindex_clients_1 (client_id=?)"),
-            (register::BY_FOLD_KEY, "SEARCH clients USING INDEX clients_fingerprint (tenant=? AND fingerprint=?)"),
-            (register::WITHOUT_GRANT, "SEARCH client_grants USING INDEX client_grants_default (tenant=?)"),
-        ] {
-            let steps = database.plan_of(statement).await;
-            assert!(steps.iter().any(|step| step == expected), "{statement}: {steps:#?}");
-            // Only the few that fold in a batch may be sorted.
-            let sorts = statement == register::BY_FOLD_KEY;
-            for step in &steps {
-                assert!(!step.starts_with("SCAN client"), "{statement}: {steps:#?}");
-                assert!(sorts || !step.contains("TEMP B-TREE"), "{statement}: {steps:#?}");
-            }
-        }
-        for app_type in AppType::ALL {
-            assert!(ROWS.contains(&format!("value = '{}'", app_type.as_str())));
-        }
-        let page_arms = database.plan_of(ROWS).await;
-        let by_index =
-            page_arms.iter().filter(|step| step.ends_with("clients_tenant (tenant=? AND app_type=? AND rowid>?)"));
-        assert_eq!(by_index.count(), AppType::ALL.len(), "{page_arms:#?}");
-        database.close().await;
-    }
 }
