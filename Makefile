@@ -65,9 +65,12 @@ test: build ## all tests, the filter in real Envoys included
 	server=$$(envoy/authorization-server/install.sh) || [ -z "$${CI:-}" ] || exit 1; \
 	clients=$$(tests/clients/login.sh) || exit 1; \
 	chromium=$$(tests/support/chromium.sh) || exit 1; \
+	postgresql=$$(tests/support/postgresql.sh) || exit 1; \
+	pgbouncer=$$(tests/support/pgbouncer.sh) || exit 1; \
 	DCR_TEST_ENVOY=$$envoy DCR_TEST_ENVOY_MATRIX=$$matrix DCR_TEST_MMDB_PYTHON=$$python DCR_TEST_AUTH0=$$auth0 \
 		DCR_TEST_SCHEMATHESIS=$$schemathesis DCR_TEST_AUTHORIZATION_SERVER=$$server DCR_TEST_LOGIN_CLIENTS=$$clients \
-		DCR_TEST_CHROMIUM=$$chromium cargo test --release
+		DCR_TEST_CHROMIUM=$$chromium DCR_TEST_POSTGRESQL=$$postgresql \
+		DCR_TEST_PGBOUNCER=$$pgbouncer cargo test --release
 
 bench: build ## benchmarks against peers; prints a table, writes target/bench/*.json
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \

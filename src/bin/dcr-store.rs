@@ -124,7 +124,7 @@ enum Command {
 
 #[derive(Args)]
 struct DatabaseArgs {
-    /// Where the database is, such as sqlite://dcr.db
+    /// Where the database is, such as sqlite://dcr.db or postgres://USER@HOST/DATABASE
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
     database_url: Option<String>,
 }

@@ -1,6 +1,7 @@
 //! What time it is: for people, and for the fleet's limit.
 
 use std::io;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -31,6 +32,17 @@ impl BootId {
     /// That of this boot. Where the system tells none it is one for this process alone: its moments are then compared
     /// with its own only.
     fn of_this_boot() -> io::Result<Self> {
+        static ID: OnceLock<BootId> = OnceLock::new();
+        match ID.get() {
+            Some(id) => Ok(*id),
+            None => {
+                let found = Self::find()?;
+                Ok(*ID.get_or_init(|| found))
+            }
+        }
+    }
+
+    fn find() -> io::Result<Self> {
         let told = if cfg!(target_os = "linux") { std::fs::read_to_string(LINUX_BOOT_ID).ok() } else { None };
         if let Some(id) = told.and_then(|uuid| Self::from_uuid(&uuid)) {
             return Ok(id);

@@ -86,9 +86,9 @@ async fn open_as(
         }
         Ok(Arc::new(db::Sqlite::open(path.as_ref(), if_missing, if_older).await?))
     } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        refuse("PostgreSQL is not supported yet; use sqlite://PATH")
+        Ok(Arc::new(db::Postgres::open(url, if_missing, if_older).await?))
     } else {
-        refuse("unknown kind of database; use sqlite://PATH")
+        refuse("unknown kind of database; use sqlite://PATH or postgres://USER@HOST/DATABASE")
     }
 }
 
@@ -96,9 +96,10 @@ fn sqlite_path(url: &str) -> Option<&str> {
     url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"))
 }
 
-/// The folder of the database that `url` names, in which there is room for as much as that one holds.
+/// A folder with room for as much as the database that `url` names holds: its own, if it is a file.
 pub fn folder(url: &str) -> PathBuf {
-    let parent = sqlite_path(url).and_then(|path| Path::new(path).parent());
+    let Some(path) = sqlite_path(url) else { return std::env::temp_dir() };
+    let parent = Path::new(path).parent();
     parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }
 

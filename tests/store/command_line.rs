@@ -205,7 +205,7 @@ fn a_database_that_cannot_be_used_is_named_in_one_line() {
     for (url, text) in [
         (in_missing_folder.as_str(), "create the folder first"),
         (is_folder.as_str(), "it is a folder; name a file in it, such as sqlite:///"),
-        ("postgres://user:password@localhost/dcr", "not supported yet"),
+        ("postgres://user:password@127.0.0.1:1/dcr", "Connection refused"),
         ("mysql://localhost/dcr", "unknown kind of database"),
         ("sqlite::memory:", "the path of a file"),
     ] {

@@ -21,8 +21,9 @@ use dcr_edge::tenant::{Name, SecurityMode, Snapshot, Tenant};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
+use crate::support::postgres::Server;
 use crate::support::process::PATIENCE;
-use crate::support::store::{Folder, client_id, confidential, permissive_id, public};
+use crate::support::store::{Folder, client_id, confidential, permissive_id, public, runtime};
 
 /// When the tests happen, in UNIX seconds.
 const NOW: u64 = 1_700_000_000;
@@ -42,6 +43,21 @@ macro_rules! rules {
                 let database = dcr_edge::store::open(&folder.url(), IfMissing::Create).await.unwrap();
                 super::$rule(std::sync::Arc::clone(&database)).await;
                 database.close().await;
+            })*
+        }
+
+        mod postgres {
+            use super::{IfMissing, Server, runtime};
+
+            $(#[test]
+            fn $rule() {
+                let Some(server) = Server::shared() else { return };
+                let url = server.create_database();
+                runtime().block_on(async {
+                    let database = dcr_edge::store::open(&url, IfMissing::Create).await.unwrap();
+                    super::$rule(std::sync::Arc::clone(&database)).await;
+                    database.close().await;
+                });
             })*
         }
     };

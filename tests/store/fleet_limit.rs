@@ -8,19 +8,36 @@ use std::time::{Duration, Instant};
 use dcr_edge::store::clock::Clock;
 use serde_json::json;
 
+use crate::support::postgres::Server;
 use crate::support::store::{Answer, Folder, Store, client_id, confidential};
 
 fn limited(burst: u32, per_second: u32) -> Folder {
-    let folder = Folder::empty();
+    with_limit(Folder::empty(), burst, per_second)
+}
+
+fn with_limit(folder: Folder, burst: u32, per_second: u32) -> Folder {
     let rate_limit = json!({"burst": burst, "per_second": per_second});
     folder.create_enabled_tenant("default", json!({"rate_limit": rate_limit}));
     folder
 }
 
 #[test]
-fn two_stores_on_one_database_create_no_more_than_burst_and_one_and_refill() {
-    const LENGTH: Duration = Duration::from_secs(3);
+fn two_stores_on_one_file_create_no_more_than_burst_and_one_and_refill() {
     let folder = limited(20, 100);
+    let created = two_stores_create_no_more_than_burst_and_one_and_refill(&folder);
+    assert_eq!(folder.client_ids().len(), created);
+}
+
+#[test]
+fn two_stores_on_one_postgresql_create_no_more_than_burst_and_one_and_refill() {
+    let Some(server) = Server::shared() else { return };
+    let folder = with_limit(Folder::on(server.create_database()), 20, 100);
+    two_stores_create_no_more_than_burst_and_one_and_refill(&folder);
+}
+
+/// The limit is 20 at once and 100 per second. Gives the number of clients.
+fn two_stores_create_no_more_than_burst_and_one_and_refill(folder: &Folder) -> usize {
+    const LENGTH: Duration = Duration::from_secs(3);
     let stores = [folder.serve(), folder.serve()];
     let (next, created) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let start = Instant::now();
@@ -43,10 +60,10 @@ fn two_stores_on_one_database_create_no_more_than_burst_and_one_and_refill() {
     assert!(created <= most, "{created} in {elapsed} s, and {most} are the most");
     // Nearly all of them, too: no token is lost between the two.
     assert!(created * 10 >= most * 9, "{created} in {elapsed} s of {most}");
-    assert_eq!(folder.client_ids().len(), created);
     for store in &stores {
         assert!(store.metric("dcr_store_registrations_total{outcome=\"rate_limited\"}") > 0.0);
     }
+    created
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod migration;
 mod network_acls;
 mod openapi;
 mod permissive;
+mod postgres;
 mod refusals;
 mod resources;
 mod server;

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`gateway`] | store, authorization server and Envoy together, on the configuration that is shipped |
 //! | [`envoy`] | one Envoy |
+//! | [`postgres`] | PostgreSQL servers |
 //! | [`process`] | a child process with its log, gone when its owner is |
 //! | [`geo`] | the databases that tell where the tests' clients are |
 //! | [`http1`], [`http2`] | clients that write raw HTTP/1.1, and HTTP/2 with any pieces and endings, also over TLS |
@@ -28,6 +29,7 @@ pub mod geo;
 pub mod http1;
 pub mod http2;
 pub mod issuer;
+pub mod postgres;
 pub mod process;
 pub mod response;
 pub mod store;

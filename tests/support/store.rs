@@ -22,6 +22,8 @@ pub struct Folder {
     folder: TempDir,
     // Not beside the database: tests look at what is there.
     logs: TempDir,
+    /// The database, where it is not a file in the folder.
+    database: Option<String>,
 }
 
 impl Folder {
@@ -32,7 +34,12 @@ impl Folder {
 
     /// An empty folder in `parent`.
     pub fn empty_in(parent: &Path) -> Self {
-        Self { folder: tempfile::tempdir_in(parent).unwrap(), logs: tempfile::tempdir().unwrap() }
+        Self { folder: tempfile::tempdir_in(parent).unwrap(), logs: tempfile::tempdir().unwrap(), database: None }
+    }
+
+    /// A folder whose database is the one that the URL names.
+    pub fn on(url: String) -> Self {
+        Self { database: Some(url), ..Self::empty() }
     }
 
     /// A folder with a database in which the tenant `default` has registration enabled, at `default.example`, and no
@@ -143,7 +150,7 @@ impl Folder {
 
     /// The database's URL.
     pub fn url(&self) -> String {
-        format!("sqlite://{}", self.database().display())
+        self.database.clone().unwrap_or_else(|| format!("sqlite://{}", self.database().display()))
     }
 
     /// A command of the binary on this database.
@@ -196,7 +203,7 @@ impl Folder {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 

@@ -9,8 +9,10 @@ mod document;
 mod failure;
 mod log;
 mod log_filter;
+mod migration;
 mod network_acl;
 mod permission;
+mod postgres;
 mod signing_key;
 mod sqlite;
 mod transfer;
@@ -29,6 +31,7 @@ pub use network_acl::{
 pub use permission::{
     ControlledClient, MOST_GRANTS, Permissions, PermittedClient, default_permissions, permitted_client,
 };
+pub use postgres::Postgres;
 pub use signing_key::{Rotation, SIGNING_KEYS, SigningKeys, StoredKey};
 pub use sqlite::Sqlite;
 pub use transfer::{Exported, Imported, MovedClient, Presence, Transfer};

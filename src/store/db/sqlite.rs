@@ -32,9 +32,10 @@ use sqlx::{Connection as _, Sqlite as Driver, Transaction};
 use tokio::sync::Mutex;
 
 use self::Sqlite as Backend;
-use self::open::{Found, connect_options, create_empty, look, migrate};
+use self::open::{connect_options, create_empty, look, migrate};
 use self::sql::KnownTenants;
 use super::failure::{describe, sqlite_code};
+use super::migration::Found;
 use super::{Error, IfMissing, IfOlder};
 use crate::store::clock::Steady;
 
@@ -182,7 +183,7 @@ const LAST_NUMBER: &str = "SELECT coalesce(max(number), 0) FROM clients";
 
 /// So many numbers for new clients, after those of all others.
 async fn client_numbers(connection: &mut Connection, clients: usize) -> Result<impl Iterator<Item = i64>, Error> {
-    let last: i64 = sqlx::query_scalar(LAST_NUMBER).fetch_one(connection).await?;
+    let last: i64 = sql::query_scalar(LAST_NUMBER).fetch_one(connection).await?;
     Ok(successors(last.checked_add(1), |number| number.checked_add(1)).take(clients))
 }
 

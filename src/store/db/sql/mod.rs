@@ -181,12 +181,12 @@ const DELETION_PAUSE: Duration = Duration::from_millis(100);
 type Arguments = <Driver as sqlx::Database>::Arguments;
 
 /// A statement.
-fn query<'q>(statement: &'static str) -> Query<'q, Driver, Arguments> {
+pub(super) fn query<'q>(statement: &'static str) -> Query<'q, Driver, Arguments> {
     sqlx::query(statement).persistent(PERSISTENT)
 }
 
 /// A statement, with a row as `O`.
-fn query_as<'q, O>(statement: &'static str) -> QueryAs<'q, Driver, O, Arguments>
+pub(super) fn query_as<'q, O>(statement: &'static str) -> QueryAs<'q, Driver, O, Arguments>
 where
     O: for<'r> sqlx::FromRow<'r, <Driver as sqlx::Database>::Row>,
 {
@@ -194,7 +194,7 @@ where
 }
 
 /// A statement, with the first column of a row as `O`.
-fn query_scalar<'q, O>(statement: &'static str) -> QueryScalar<'q, Driver, O, Arguments>
+pub(super) fn query_scalar<'q, O>(statement: &'static str) -> QueryScalar<'q, Driver, O, Arguments>
 where
     (O,): for<'r> sqlx::FromRow<'r, <Driver as sqlx::Database>::Row>,
 {

@@ -6,24 +6,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool};
 use sqlx::{ConnectOptions, Connection};
 
 use super::{BUSY_RETRY, BUSY_TIMEOUT, describe};
+use crate::store::db::migration::{Found, judge_applied, judge_tables, not_migrated};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/db/migrations/sqlite");
-
-/// What there is at a path.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Found {
-    /// Nothing, or an empty file.
-    Nothing,
-    /// A database with the tables of an older version.
-    Older,
-    /// A database with the tables of this version.
-    Current,
-}
 
 pub(super) fn connect_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new().filename(path).disable_statement_logging()
@@ -107,51 +97,23 @@ async fn inspect_open_tables(connection: &mut SqliteConnection) -> Result<Found,
         .fetch_all(&mut *connection)
         .await
         .map_err(|error| describe(&error))?;
-    if tables.is_empty() {
-        return Ok(Found::Nothing);
-    }
-    const FOREIGN: &str = "the file is a database of another program; choose another path";
-    if !tables.iter().any(|table| table == "_sqlx_migrations") {
-        return Err(FOREIGN.to_owned());
+    if let Some(found) = judge_tables(&tables, CHOOSE)? {
+        return Ok(found);
     }
     let applied: Vec<(i64, Vec<u8>)> =
         sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations ORDER BY version")
             .fetch_all(&mut *connection)
             .await
             .map_err(|error| describe(&error))?;
-    let is_current = applied.len() == MIGRATIONS.iter().count();
-    for (version, checksum) in applied {
-        match MIGRATIONS.iter().find(|migration| migration.version == version) {
-            None => {
-                return Err(format!(
-                    "it was written by a newer version of dcr-store (its tables are of version {version}); \
-                     use that version or a later one"
-                ));
-            }
-            Some(migration) if *migration.checksum != *checksum => {
-                return Err(format!(
-                    "its tables of version {version} are not those of a release of dcr-store: a build between two \
-                     releases or another program made them; choose another path"
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(if is_current { Found::Current } else { Found::Older })
+    judge_applied(&MIGRATIONS, &applied, CHOOSE)
 }
+
+/// What to do about a file that is not ours.
+const CHOOSE: &str = "choose another path";
 
 /// Brings the tables up to date. The transaction around it keeps two processes that start at the same time apart.
 pub(super) async fn migrate(writer: &SqlitePool) -> Result<(), String> {
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| describe(&error))?;
-    MIGRATIONS.run(&mut *transaction).await.map_err(|error| {
-        let reason = match &error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => describe(error),
-            _ => "they are not as expected".to_owned(),
-        };
-        format!(
-            "its tables cannot be brought up to date ({reason}); the file is as before: start the older version again, \
-             or report this"
-        )
-    })?;
+    MIGRATIONS.run(&mut *transaction).await.map_err(|error| not_migrated(&error, "the file is"))?;
     transaction.commit().await.map_err(|error| describe(&error))
 }
