@@ -35,7 +35,7 @@ WASM_TARGET_HINT := add the compilation target wasm32-wasip1 to your Rust instal
 quoted = '$(subst ','\'',$(value $(1)))'
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench build lint image clean tools
+.PHONY: help run test soak bench build lint image clean tools
 
 help: ## this list
 	@printf 'dcr-edge: open Dynamic Client Registration, made safe, at the Envoy edge\n\n'
@@ -71,6 +71,11 @@ test: build ## all tests, the filter in real Envoys included
 		DCR_TEST_SCHEMATHESIS=$$schemathesis DCR_TEST_AUTHORIZATION_SERVER=$$server DCR_TEST_LOGIN_CLIENTS=$$clients \
 		DCR_TEST_CHROMIUM=$$chromium DCR_TEST_POSTGRESQL=$$postgresql \
 		DCR_TEST_PGBOUNCER=$$pgbouncer cargo test --release
+
+soak: build ## the fault tests for long: 20 rounds of each kill; prints what was counted
+	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \
+	DCR_TEST_ENVOY=$$envoy DCR_TEST_KILL_ROUNDS=20 DCR_TEST_KILL_REGISTRATIONS=2000 \
+		cargo test --release --test suite -- faults:: --nocapture --test-threads 1
 
 bench: build ## benchmarks against peers; prints a table, writes target/bench/*.json
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \

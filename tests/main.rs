@@ -11,6 +11,7 @@
 
 mod clients;
 mod envoy;
+mod faults;
 mod operator;
 mod store;
 mod support;

@@ -6,7 +6,6 @@ mod controls;
 mod cors;
 mod differential;
 mod discovery;
-mod durability;
 mod failures;
 mod forward;
 mod limits;

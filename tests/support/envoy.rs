@@ -80,6 +80,11 @@ impl Envoy {
         &self.process
     }
 
+    /// Ends it without a warning (SIGKILL).
+    pub fn kill(self) {
+        self.process.kill();
+    }
+
     /// Stops it (SIGTERM).
     pub fn terminate(self) -> ExitStatus {
         self.process.terminate()

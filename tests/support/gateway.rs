@@ -1,6 +1,7 @@
 //! Store, authorization server and Envoy together, on the configuration that is shipped.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -40,6 +41,10 @@ pub struct Options {
     pub authorization_server: AuthorizationServer,
     /// Where the gateway makes its folder, which has the database in it.
     pub parent: PathBuf,
+    /// What the store and its commands are started by, such as `env NAME=value`.
+    pub store_launcher: Vec<OsString>,
+    /// Its database, if that is not in the folder.
+    pub database_url: Option<String>,
 }
 
 /// What is behind a gateway.
@@ -71,6 +76,8 @@ impl Default for Options {
             authorization_server: AuthorizationServer::Stub,
             edit: Box::new(|configuration| configuration),
             parent: std::env::temp_dir(),
+            store_launcher: Vec::new(),
+            database_url: None,
         }
     }
 }
@@ -90,7 +97,9 @@ pub struct Gateway {
 impl Gateway {
     /// Starts everything, and waits until the settings are in force if the store is the gateway's own.
     pub fn start(options: Options) -> Self {
-        let folder = Folder::empty_in(&options.parent);
+        let folder = Folder::empty_in(&options.parent)
+            .launched_by(options.store_launcher.clone())
+            .with_database_at(options.database_url.clone());
         let (store, store_address, edge_token) = match options.store {
             Some(address) => (None, address, options.edge_token.clone()),
             None => {
@@ -196,6 +205,17 @@ impl Gateway {
         self.start_envoy();
     }
 
+    /// Ends Envoy without a warning (SIGKILL).
+    pub fn kill_envoy(&mut self) {
+        self.envoy.take().expect("a running Envoy").kill();
+    }
+
+    /// Starts Envoy again, on other ports, without any settings: see [`Self::wait_for_settings`].
+    pub fn start_envoy(&mut self) {
+        assert!(self.envoy.is_none(), "Envoy is running");
+        self.envoy = Some(self.new_envoy(self.folder.path()));
+    }
+
     /// Asks the store to stop (SIGTERM) and waits until it has.
     pub fn stop_store(&mut self) -> ExitStatus {
         self.store.take().expect("a running store").terminate()
@@ -216,6 +236,11 @@ impl Gateway {
     /// Runs a `dcr-store` command on the gateway's database and gives what it prints.
     pub fn store_command(&self, arguments: &[&str]) -> String {
         self.folder.succeed(arguments)
+    }
+
+    /// Its folder, which has the database in it.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
     }
 
     /// The ids of all clients in the database.
@@ -257,9 +282,7 @@ impl Gateway {
     /// Another Envoy of the same fleet: the same configuration, ports of its own.
     pub fn another_envoy(&self) -> Envoy {
         let dir = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
-        let Options { envoy, concurrency, .. } = &self.options;
-        let configuration = self.folder.path().join(CONFIGURATION);
-        let envoy = Envoy::start(envoy, &configuration, &dir, *concurrency, &self.edge_token);
+        let envoy = self.new_envoy(&dir);
         eventually("it has settings", || (http1::get(envoy.http_address(), "/").status == 200).then_some(()));
         envoy
     }
@@ -268,10 +291,10 @@ impl Gateway {
         self.envoy.as_ref().expect("a running Envoy")
     }
 
-    fn start_envoy(&mut self) {
-        let dir = self.folder.path();
+    fn new_envoy(&self, dir: &Path) -> Envoy {
         let Options { envoy, concurrency, .. } = &self.options;
-        self.envoy = Some(Envoy::start(envoy, &dir.join(CONFIGURATION), dir, *concurrency, &self.edge_token));
+        let configuration = self.folder.path().join(CONFIGURATION);
+        Envoy::start(envoy, &configuration, dir, *concurrency, &self.edge_token)
     }
 }
 
@@ -293,7 +316,7 @@ pub fn tool(variable: &str) -> Option<PathBuf> {
     path.map(PathBuf::from)
 }
 
-/// What the benchmark asks for and the suite does not.
+/// What the benchmark asks for, and the suite only in part.
 #[allow(dead_code)]
 impl Gateway {
     /// The store, or what stands in for it.

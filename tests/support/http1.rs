@@ -1,6 +1,6 @@
 //! An HTTP/1.1 client that sends the bytes that it is given.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
@@ -72,7 +72,12 @@ pub struct Connection<S> {
 impl Connection<TcpStream> {
     /// Connects in clear text. Reads and writes give up after [`PATIENCE`].
     pub fn open(address: SocketAddr) -> Self {
-        Self { stream: connect(address), received: Vec::new() }
+        Self::try_open(address).unwrap()
+    }
+
+    /// The same with a server that may not be there.
+    pub fn try_open(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { stream: connect(address)?, received: Vec::new() })
     }
 }
 
@@ -80,7 +85,7 @@ impl Connection<StreamOwned<ClientConnection, TcpStream>> {
     /// Connects with TLS, trusting the authority in the PEM file `ca`.
     pub fn open_tls(address: SocketAddr, ca: &Path) -> Self {
         let session = ClientConnection::new(tls::client_config(ca, &["http/1.1"]), tls::server_name()).unwrap();
-        Self { stream: StreamOwned::new(session, connect(address)), received: Vec::new() }
+        Self { stream: StreamOwned::new(session, connect(address).unwrap()), received: Vec::new() }
     }
 
     /// Connects with TLS and says `server_name` in the hello. With the gateway's own name its certificate is checked.
@@ -90,16 +95,20 @@ impl Connection<StreamOwned<ClientConnection, TcpStream>> {
             return Self::open_tls(address, ca);
         }
         let session = ClientConnection::new(tls::careless_config(), name).unwrap();
-        Self { stream: StreamOwned::new(session, connect(address)), received: Vec::new() }
+        Self { stream: StreamOwned::new(session, connect(address).unwrap()), received: Vec::new() }
     }
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn cut_off(place: &str) -> io::Error {
+    io::Error::new(ErrorKind::UnexpectedEof, format!("the connection was closed {place}"))
 }
 
 impl<S: Read + Write> Connection<S> {
@@ -113,32 +122,41 @@ impl<S: Read + Write> Connection<S> {
 
     /// Receives the final response to a request, whatever interim responses precede it.
     pub fn receive(&mut self) -> Response {
-        let mut response = self.receive_head();
+        self.try_receive().unwrap()
+    }
+
+    /// The same from a server that may go away.
+    pub fn try_receive(&mut self) -> io::Result<Response> {
+        let mut response = self.try_receive_head()?;
         let is_chunked =
             response.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
         if is_chunked {
             loop {
-                let line = self.take_line();
+                let line = self.take_line()?;
                 let size = usize::from_str_radix(line.split(';').next().unwrap().trim(), 16).unwrap();
                 if size == 0 {
-                    while !self.take_line().is_empty() {}
+                    while !self.take_line()?.is_empty() {}
                     break;
                 }
-                response.body.extend(self.take(size));
-                assert_eq!(self.take_line(), "");
+                response.body.extend(self.take(size)?);
+                assert_eq!(self.take_line()?, "");
             }
         } else if let Some(length) = response.header("content-length") {
             let length = length.parse().unwrap();
-            response.body = self.take(length);
+            response.body = self.take(length)?;
         } else if !matches!(response.status, 204 | 304) {
-            while self.fill() {}
+            while self.fill()? {}
             response.body = std::mem::take(&mut self.received);
         }
-        response
+        Ok(response)
     }
 
     /// Receives a response that has no body whatever its headers say: one to HEAD.
     pub fn receive_head(&mut self) -> Response {
+        self.try_receive_head().unwrap()
+    }
+
+    fn try_receive_head(&mut self) -> io::Result<Response> {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; 100];
             let mut head = httparse::Response::new(&mut headers);
@@ -150,47 +168,57 @@ impl<S: Read + Write> Connection<S> {
                         Response { status: head.code.unwrap(), headers: headers.collect(), body: Vec::new() };
                     self.received.drain(..length);
                     if response.status >= 200 {
-                        return response;
+                        return Ok(response);
                     }
                 }
-                httparse::Status::Partial => assert!(self.fill(), "the connection was closed without a response"),
+                httparse::Status::Partial if self.fill()? => {}
+                httparse::Status::Partial => return Err(cut_off("without a response")),
             }
         }
     }
 
     /// Whether the server ends the connection without another word.
     pub fn has_ended(&mut self) -> bool {
-        !self.fill() && self.received.is_empty()
+        !self.fill().unwrap() && self.received.is_empty()
     }
 
-    fn take(&mut self, length: usize) -> Vec<u8> {
+    /// Whether it has sent what nobody asked for.
+    pub fn has_more(&self) -> bool {
+        !self.received.is_empty()
+    }
+
+    fn take(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.received.len() < length {
-            assert!(self.fill(), "the connection was closed in the middle of a body");
+            if !self.fill()? {
+                return Err(cut_off("in the middle of a body"));
+            }
         }
-        self.received.drain(..length).collect()
+        Ok(self.received.drain(..length).collect())
     }
 
-    fn take_line(&mut self) -> String {
+    fn take_line(&mut self) -> io::Result<String> {
         loop {
             if let Some(end) = self.received.windows(2).position(|two| two == b"\r\n") {
-                let line = String::from_utf8(self.take(end)).unwrap();
-                self.take(2);
-                return line;
+                let line = String::from_utf8(self.take(end)?).unwrap();
+                self.take(2)?;
+                return Ok(line);
             }
-            assert!(self.fill(), "the connection was closed in the middle of a line");
+            if !self.fill()? {
+                return Err(cut_off("in the middle of a line"));
+            }
         }
     }
 
-    /// Reads more; `false` at the end.
-    fn fill(&mut self) -> bool {
+    /// Reads more; `false` at the end. A server that is too slow is an error.
+    fn fill(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer) {
             Ok(size) => {
                 self.received.extend_from_slice(&buffer[..size]);
-                size > 0
+                Ok(size > 0)
             }
-            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => false,
-            Err(error) => panic!("no answer: {error}"),
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A real `dcr-store` in a folder of its own, on a port of its own.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -22,8 +23,10 @@ pub struct Folder {
     folder: TempDir,
     // Not beside the database: tests look at what is there.
     logs: TempDir,
-    /// The database, where it is not a file in the folder.
-    database: Option<String>,
+    /// What the binary is started by.
+    launcher: Vec<OsString>,
+    /// The URL of the database, if that is not in the folder.
+    elsewhere: Option<String>,
 }
 
 impl Folder {
@@ -34,12 +37,25 @@ impl Folder {
 
     /// An empty folder in `parent`.
     pub fn empty_in(parent: &Path) -> Self {
-        Self { folder: tempfile::tempdir_in(parent).unwrap(), logs: tempfile::tempdir().unwrap(), database: None }
+        let (folder, logs) = (tempfile::tempdir_in(parent).unwrap(), tempfile::tempdir().unwrap());
+        Self { folder, logs, launcher: Vec::new(), elsewhere: None }
     }
 
-    /// A folder whose database is the one that the URL names.
+    /// An empty folder whose database is the one that the URL names.
     pub fn on(url: String) -> Self {
-        Self { database: Some(url), ..Self::empty() }
+        Self::empty().with_database_at(Some(url))
+    }
+
+    /// The same with another way to start the binary, such as `env NAME=value`, which becomes the binary's process.
+    pub fn launched_by(mut self, launcher: Vec<OsString>) -> Self {
+        self.launcher = launcher;
+        self
+    }
+
+    /// The same with the database at this URL, if there is one.
+    pub fn with_database_at(mut self, url: Option<String>) -> Self {
+        self.elsewhere = url;
+        self
     }
 
     /// A folder with a database in which the tenant `default` has registration enabled, at `default.example`, and no
@@ -150,13 +166,15 @@ impl Folder {
 
     /// The database's URL.
     pub fn url(&self) -> String {
-        self.database.clone().unwrap_or_else(|| format!("sqlite://{}", self.database().display()))
+        self.elsewhere.clone().unwrap_or_else(|| format!("sqlite://{}", self.database().display()))
     }
 
     /// A command of the binary on this database.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(store_binary());
-        command.args(arguments).env("DATABASE_URL", self.url()).env_remove("RUST_LOG");
+        let mut words = self.launcher.iter().cloned().chain([store_binary().into()]);
+        let mut command = Command::new(words.next().unwrap());
+        let url = self.url();
+        command.args(words).args(arguments).env("DATABASE_URL", url).env_remove("RUST_LOG");
         command
     }
 
