@@ -122,13 +122,6 @@ pub fn cpu_micros(processes: &[u32]) -> f64 {
     ticks.sum::<f64>() * 1_000_000.0 / ticks_per_second
 }
 
-/// The memory of a process that is in use, in MiB: `VmRSS` of proc_pid_status(5).
-pub fn rss_mib(process: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<f64>().unwrap() / 1024.0
-}
-
 /// Prints rows of one scenario.
 pub fn print_table(rows: &[Value]) {
     println!(

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::measure::{cpu_micros, round_to_tenth, rss_mib};
+use crate::measure::{cpu_micros, round_to_tenth};
 use crate::support::gateway::Gateway;
 use crate::support::http1::{self, Connection};
+use crate::support::process::rss_mib;
 use crate::{peers, stand_in};
 
 const TENANTS: usize = 10_000;

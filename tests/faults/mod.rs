@@ -5,6 +5,7 @@
 //! | [`kill`] | store and Envoy are killed in the middle of load |
 //! | [`stop`] | the store is asked to stop in the middle of load |
 //! | [`locked`] | another process keeps the database locked |
+//! | [`flood`] | more requests come than anybody wants |
 //!
 //! `make test` runs all of it for some seconds each; `make soak` for long, by these variables:
 //!
@@ -12,7 +13,9 @@
 //! |---|---|
 //! | `DCR_TEST_KILL_ROUNDS` | 3 rounds of each kind |
 //! | `DCR_TEST_KILL_REGISTRATIONS` | 200 registrations at least before something is killed |
+//! | `DCR_TEST_FLOOD_SECONDS` | 10 seconds of each flood |
 
+mod flood;
 mod kill;
 mod load;
 mod locked;
@@ -63,6 +66,13 @@ fn gateway(options: Options) -> Gateway {
 fn owner(gateway: &Gateway, tenant: &str) -> Caller {
     let token = gateway.store_command(&["token", "--tenant", tenant]);
     Caller::new(gateway.store_address()).with_token(token.trim())
+}
+
+/// No filter has failed, so that no VM was loaded in its place.
+fn assert_no_vm_failed(gateway: &Gateway) {
+    let failed: Vec<_> =
+        gateway.stats("wasm.").into_iter().filter(|(name, count)| name.contains("reload") && *count > 0).collect();
+    assert!(failed.is_empty(), "a VM was loaded anew: {failed:?}");
 }
 
 /// What is in a database: the ids of its clients by their tenants and names, each of which was asked for once.

@@ -44,6 +44,13 @@ fn send_signal(name: &str, process: u32) {
     assert!(status.unwrap().success(), "kill -{name} {process}");
 }
 
+/// The memory of a process that is in use, in MiB: `VmRSS` of proc_pid_status(5).
+pub fn rss_mib(process: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
 /// A running program that writes its output to a file. It is killed and reaped when this is dropped, so also when a
 /// test panics.
 pub struct Process {
