@@ -5,6 +5,7 @@
 //! | [`kill`] | store and Envoy are killed in the middle of load |
 //! | [`stop`] | the store is asked to stop in the middle of load |
 //! | [`locked`] | another process keeps the database locked |
+//! | [`misbehaving`] | the store gives slow, endless and senseless answers |
 //! | [`flood`] | more requests come than anybody wants |
 //!
 //! `make test` runs all of it for some seconds each; `make soak` for long, by these variables:
@@ -19,6 +20,7 @@ mod flood;
 mod kill;
 mod load;
 mod locked;
+mod misbehaving;
 mod stop;
 
 use std::collections::HashMap;

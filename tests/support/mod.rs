@@ -11,6 +11,7 @@
 //! | [`http1`], [`http2`] | clients that write raw HTTP/1.1, and HTTP/2 with any pieces and endings, also over TLS |
 //! | [`issuer`] | somebody else who signs tokens |
 //! | [`store`] | one `dcr-store` |
+//! | [`relay`] | something between an edge and its store that misbehaves on demand |
 //! | [`response`] | what they get |
 //!
 //! ```text
@@ -31,6 +32,7 @@ pub mod http2;
 pub mod issuer;
 pub mod postgres;
 pub mod process;
+pub mod relay;
 pub mod response;
 pub mod store;
 pub mod tls;
