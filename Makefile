@@ -74,8 +74,9 @@ test: build ## all tests, the filter in real Envoys included
 
 soak: build ## the fault tests for long: 20 rounds of each kill, 10 minutes of each flood; prints what was counted
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \
-	DCR_TEST_ENVOY=$$envoy DCR_TEST_KILL_ROUNDS=20 DCR_TEST_KILL_REGISTRATIONS=2000 DCR_TEST_FLOOD_SECONDS=600 \
-		cargo test --release --test suite -- faults:: --nocapture --test-threads 1
+	postgresql=$$(tests/support/postgresql.sh) || exit 1; \
+	DCR_TEST_ENVOY=$$envoy DCR_TEST_POSTGRESQL=$$postgresql DCR_TEST_KILL_ROUNDS=20 DCR_TEST_KILL_REGISTRATIONS=2000 \
+		DCR_TEST_FLOOD_SECONDS=600 cargo test --release --test suite -- faults:: --nocapture --test-threads 1
 
 bench: build ## benchmarks against peers; prints a table, writes target/bench/*.json
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \

@@ -7,6 +7,7 @@ use super::load::{Load, Outcome, Who};
 use super::{LIMIT, LIMITED, Stored, from_environment, gateway};
 use crate::support::gateway::{Gateway, Options};
 use crate::support::http1;
+use crate::support::postgres::Server;
 use crate::support::process::eventually;
 
 /// The longest that a client waits for an answer: the call to the store may take two seconds.
@@ -73,6 +74,37 @@ impl Victim for Both {
     }
 }
 
+/// PostgreSQL, all processes of the server at once.
+struct Postgres(Server);
+
+impl Victim for Postgres {
+    const NAME: &str = "PostgreSQL";
+
+    fn kill(&mut self, gateway: &mut Gateway) {
+        self.0.kill();
+        refuses_everybody(gateway);
+    }
+
+    fn start(&mut self, _: &mut Gateway) {
+        self.0.start_again();
+    }
+}
+
+/// The store on PostgreSQL.
+struct StoreOnPostgres;
+
+impl Victim for StoreOnPostgres {
+    const NAME: &str = "the store on PostgreSQL";
+
+    fn kill(&mut self, gateway: &mut Gateway) {
+        Store.kill(gateway);
+    }
+
+    fn start(&mut self, gateway: &mut Gateway) {
+        Store.start(gateway);
+    }
+}
+
 /// While nobody can write a client down, nobody gets one.
 fn refuses_everybody(gateway: &Gateway) {
     for who in [Who::Anybody, Who::Blocked, Who::Limited, Who::Anybody] {
@@ -133,4 +165,18 @@ fn nothing_acknowledged_is_lost_with_envoy() {
 #[test]
 fn nothing_acknowledged_is_lost_with_both() {
     rounds(&mut gateway(Options::default()), Both);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_with_postgresql() {
+    let Some(server) = Server::start(&[]) else { return };
+    let database_url = Some(server.create_database());
+    rounds(&mut gateway(Options { database_url, ..Options::default() }), Postgres(server));
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_with_the_store_on_postgresql() {
+    let Some(server) = Server::shared() else { return };
+    let database_url = Some(server.create_database());
+    rounds(&mut gateway(Options { database_url, ..Options::default() }), StoreOnPostgres);
 }

@@ -71,6 +71,11 @@ impl Server {
         self.tell("kill");
     }
 
+    /// Starts it again, on the same port.
+    pub fn start_again(&mut self) {
+        self.tell("start");
+    }
+
     /// Makes a standby the primary.
     pub fn promote(&mut self) {
         self.tell("promote");
