@@ -30,9 +30,14 @@ pub enum Who {
 impl Who {
     /// A registration with a name that no other has, and that name.
     pub fn request(self) -> (String, Vec<u8>) {
+        let limited = format!("{}.example", super::LIMITED);
+        self.request_at(if self == Self::Limited { &limited } else { "localhost" })
+    }
+
+    /// The same at another host.
+    pub fn request_at(self, host: &str) -> (String, Vec<u8>) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("client {}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let host = if self == Self::Limited { format!("{}.example", super::LIMITED) } else { "localhost".to_owned() };
         let source = if self == Self::Blocked { super::BLOCKED } else { "198.51.100.7" };
         let headers =
             [("host", host.as_bytes()), ("content-type", b"application/json"), ("x-forwarded-for", source.as_bytes())];

@@ -5,6 +5,7 @@
 //! | [`kill`] | store and Envoy are killed in the middle of load |
 //! | [`stop`] | the store is asked to stop in the middle of load |
 //! | [`locked`] | another process keeps the database locked |
+//! | [`clock`] | the clock is set by an hour |
 //! | [`misbehaving`] | the store gives slow, endless and senseless answers |
 //! | [`flood`] | more requests come than anybody wants |
 //!
@@ -16,6 +17,7 @@
 //! | `DCR_TEST_KILL_REGISTRATIONS` | 200 registrations at least before something is killed |
 //! | `DCR_TEST_FLOOD_SECONDS` | 10 seconds of each flood |
 
+mod clock;
 mod flood;
 mod kill;
 mod load;
