@@ -5,6 +5,7 @@
 //! | [`kill`] | store and Envoy are killed in the middle of load |
 //! | [`stop`] | the store is asked to stop in the middle of load |
 //! | [`locked`] | another process keeps the database locked |
+//! | [`corrupted`] | the database file is damaged |
 //! | [`clock`] | the clock is set by an hour |
 //! | [`misbehaving`] | the store gives slow, endless and senseless answers |
 //! | [`flood`] | more requests come than anybody wants |
@@ -18,6 +19,7 @@
 //! | `DCR_TEST_FLOOD_SECONDS` | 10 seconds of each flood |
 
 mod clock;
+mod corrupted;
 mod flood;
 mod kill;
 mod load;
