@@ -80,7 +80,8 @@ soak: build ## the fault tests for long: 20 rounds of each kill, 10 minutes of e
 
 bench: build ## benchmarks against peers; prints a table, writes target/bench/*.json
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \
-	DCR_TEST_ENVOY=$$envoy cargo bench --profile release --bench edge
+	postgresql=$$(tests/support/postgresql.sh) || exit 1; \
+	DCR_TEST_ENVOY=$$envoy DCR_TEST_POSTGRESQL=$$postgresql cargo bench --profile release --bench edge
 
 build: tools ## the filter (target/wasm32-wasip1/release/dcr_edge.wasm) and the store (target/release/dcr-store)
 	@cargo rustc --lib --crate-type cdylib --target wasm32-wasip1 --profile filter

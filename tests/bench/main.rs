@@ -11,6 +11,7 @@
 //! | `tenants_10000` | [`tenants`] |
 //! | `clients_10000` | [`cached_clients`] |
 //! | `client_pages` | [`client_pages`] |
+//! | `stores` | [`stores`] |
 //!
 //! `cargo bench --profile release --bench edge -- passed acl_deny` runs only the scenarios that are called so or, where
 //! none is, have that in their names; `summary.json` has only their rows then. `BENCH_ROUNDS` (5) and `BENCH_SECONDS` (3)
@@ -32,6 +33,7 @@ mod peers;
 mod register;
 mod requests;
 mod stand_in;
+mod stores;
 mod tenants;
 // The suite is what uses all of it.
 #[allow(dead_code)]
@@ -50,7 +52,7 @@ use support::{output_of, root};
 /// Runs a scenario and prints what it measured; gives the rows.
 type Scenario = fn(&Path, Times) -> Vec<Value>;
 
-const SCENARIOS: [(&str, Scenario); 12] = [
+const SCENARIOS: [(&str, Scenario); 13] = [
     ("register_durable", register::run),
     ("untouched", |_, times| requests::untouched(times)),
     ("passed", |_, times| requests::passed(times)),
@@ -63,6 +65,7 @@ const SCENARIOS: [(&str, Scenario); 12] = [
     ("tenants_10000", |_, _| tenants::run()),
     ("clients_10000", |_, _| cached_clients::run()),
     ("client_pages", |results, _| client_pages::run(results)),
+    ("stores", stores::run),
 ];
 
 fn main() {

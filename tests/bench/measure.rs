@@ -39,6 +39,18 @@ impl Times {
     }
 }
 
+impl Times {
+    /// How many rounds each subject has.
+    pub fn rounds(self) -> usize {
+        self.rounds
+    }
+
+    /// How long one is.
+    pub fn round(self) -> Duration {
+        self.round
+    }
+}
+
 impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} rounds of {:?}", self.rounds, self.round)

@@ -130,7 +130,7 @@ fn metadata() -> Value {
 
 /// What the edge would send to the store for [`registration`].
 /// Whoever sends it is in the client's id, so that no two put the same client.
-fn puts(edge_token: &str, by: &'static str) -> measure::Request {
+pub fn puts(edge_token: &str, by: &'static str) -> measure::Request {
     let authorization = format!("Bearer {edge_token}");
     std::rc::Rc::new(move |round, number| {
         let path = format!("/edge/v1/tenants/default/clients/tpc_{by}{round:011}{number:016}");

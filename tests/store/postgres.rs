@@ -1,14 +1,14 @@
 //! What only PostgreSQL can do, and what only there can fail: several stores, a server that goes away, a pooler.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dcr_edge::edge_api::RegisteredBy;
 use dcr_edge::rate_limit::Bucket;
-use dcr_edge::store::admission::NewClient;
+use dcr_edge::store::admission::{NewClient, Refusal};
 use dcr_edge::store::clock::{Clock, Now};
 use dcr_edge::store::db::{Arrival, Database, Error, IfMissing, Registered, update_tenant};
 use dcr_edge::store::{open, open_and_migrate};
@@ -219,6 +219,37 @@ fn a_batch_that_others_are_in_the_way_of_is_tried_once_more() {
         assert_eq!(attempts, 1);
         database.close().await;
     });
+}
+
+#[test]
+fn an_id_that_two_stores_write_for_two_tenants_at_once_is_one_tenants() {
+    const ROUNDS: usize = 30;
+    let Some(folder) = folder() else { return };
+    for name in ["a", "b"] {
+        folder.create_enabled_tenant(name, json!({}));
+    }
+    let start = Barrier::new(2);
+    let of = |tenant: &'static str| {
+        let (url, start) = (folder.url(), &start);
+        move || {
+            runtime().block_on(async {
+                let database = open(&url, IfMissing::Refuse).await.unwrap();
+                let mut answers = Vec::new();
+                for number in 0..ROUNDS {
+                    start.wait();
+                    answers.push(database.register(&[arrival(tenant, number, RegisteredBy::Edge)]).await);
+                }
+                database.close().await;
+                answers
+            })
+        }
+    };
+    let [a, b] =
+        thread::scope(|scope| [scope.spawn(of("a")), scope.spawn(of("b"))].map(|thread| thread.join().unwrap()));
+    for (a, b) in a.into_iter().zip(b) {
+        let answers = [a.unwrap().remove(0), b.unwrap().remove(0)];
+        assert!(matches!(answers, [Ok(_), Err(Refusal::Conflict)] | [Err(Refusal::Conflict), Ok(_)]), "{answers:?}");
+    }
 }
 
 #[test]
@@ -489,4 +520,52 @@ fn every_statement_of_a_store_finds_its_way_through_a_pooler_of_transactions() {
     });
     assert_eq!(refused.into_inner(), 0, "{}", store.process.log());
     assert_eq!(owner.get("/api/v2/clients?include_totals=true").json()["total"], 120);
+}
+
+#[test]
+fn no_call_reads_more_clients_than_it_tells_of() {
+    const CLIENTS: u32 = 60_000;
+    let Some(folder) = folder() else { return };
+    let folder = with_default_tenant(folder);
+    folder.fill_with_clients(CLIENTS);
+    let store = folder.serve();
+    let (owner, edge) = (store.owner("default"), store.edge());
+    owner.patch_settings(&json!({"dcr_edge": {"client_quota": CLIENTS + 10, "deduplicate_public_clients": true}}));
+    let grant = json!({"name": "API", "identifier": "https://api.example/", "scopes": [{"value": "read"}]});
+    assert_eq!(owner.send("POST", "/api/v2/resource-servers", &grant).status, 201);
+    let read = || -> i64 {
+        // What a session counted is told when it has been idle for a moment.
+        thread::sleep(Duration::from_millis(1_200));
+        let counted = "SELECT CAST(coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0) AS BIGINT) \
+             FROM pg_stat_user_tables WHERE relname IN ('clients', 'client_blocks', 'client_grants')";
+        runtime()
+            .block_on(async { sqlx::query_scalar(counted).fetch_one(&mut connect(&folder.url()).await).await.unwrap() })
+    };
+    let id = client_id(700);
+    let grant = json!({"client_id": id, "audience": "https://api.example/", "scope": ["read"], "subject_type": "user"});
+    let default = json!({"default_for": "third_party_clients", "audience": "https://api.example/",
+        "scope": ["read"], "subject_type": "user"});
+    let last = format!("/api/v2/clients?page={}&per_page=50&include_totals=true", CLIENTS / 50 - 1);
+    let path = format!("/api/v2/clients/{id}");
+    let calls: [(&str, u16, &dyn Fn() -> u16); 12] = [
+        ("a registration", 201, &|| edge.put_client("default", &id, &confidential()).status),
+        ("the same again", 200, &|| edge.put_client("default", &id, &confidential()).status),
+        ("a public registration", 201, &|| edge.put_client("default", &client_id(701), &public()).status),
+        ("one that is folded", 200, &|| edge.put_client("default", &client_id(702), &public()).status),
+        ("the first page", 200, &|| owner.get("/api/v2/clients?per_page=50&include_totals=true").status),
+        ("the last page", 200, &|| owner.get(&last).status),
+        ("pages of one type", 200, &|| owner.get("/api/v2/clients?app_type=spa&include_totals=true").status),
+        ("a client", 200, &|| owner.get(&path).status),
+        ("its change", 200, &|| owner.send("PATCH", &path, &json!({"name": "Other"})).status),
+        ("its grant", 201, &|| owner.send("POST", "/api/v2/client-grants", &grant).status),
+        ("a default grant", 201, &|| owner.send("POST", "/api/v2/client-grants", &default).status),
+        ("its end", 204, &|| owner.call("DELETE", &path, &[], None).status),
+    ];
+    let before = read();
+    for (what, status, call) in calls {
+        assert_eq!(call(), status, "{what}");
+    }
+    // For each of three pages the numbers, the clients, and what is skipped of a block of 2,048.
+    let rows = read() - before;
+    assert!(rows < 10_000, "{rows} rows were read");
 }

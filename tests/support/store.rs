@@ -11,7 +11,7 @@ use std::thread;
 use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::token::{Claims, Keys};
 use serde_json::{Value, json};
-use sqlx::SqlitePool;
+use sqlx::{Connection, PgConnection, SqlitePool};
 use tempfile::TempDir;
 
 use super::gateway::listening;
@@ -138,6 +138,13 @@ impl Folder {
             assert_eq!(answer.status, 201, "{}", answer.text);
         }
         drop(store);
+        match &self.elsewhere {
+            None => self.copy_clients_in_file(clients),
+            Some(url) => runtime().block_on(copy_clients_on_server(url, clients)),
+        }
+    }
+
+    fn copy_clients_in_file(&self, clients: u32) {
         self.with_tables(async |pool| {
             let copies = "WITH RECURSIVE n (n) AS (SELECT 3 UNION ALL SELECT n + 1 FROM n WHERE n < ?) \
                  INSERT INTO clients \
@@ -148,9 +155,7 @@ impl Folder {
                  FROM n CROSS JOIN clients ON number = 1 + n % 2";
             sqlx::query(copies).bind(clients).execute(pool).await.unwrap();
             sqlx::query("DELETE FROM client_blocks").execute(pool).await.unwrap();
-            let counts = "INSERT INTO client_blocks (tenant, block, app_type, clients) \
-                 SELECT tenant, number >> 11, app_type, count(*) FROM clients GROUP BY 1, 2, 3";
-            sqlx::query(counts).execute(pool).await.unwrap();
+            sqlx::query(COUNT_BLOCKS).execute(pool).await.unwrap();
         });
     }
 
@@ -218,6 +223,23 @@ impl Folder {
     /// Starts a program that says where it listens.
     pub fn start(&self, name: &str, command: &mut Command) -> (Process, SocketAddr) {
         listening(name, self.logs.path(), command)
+    }
+}
+
+const COUNT_BLOCKS: &str = "INSERT INTO client_blocks (tenant, block, app_type, clients) \
+     SELECT tenant, number >> 11, app_type, count(*) FROM clients GROUP BY 1, 2, 3";
+
+async fn copy_clients_on_server(url: &str, clients: u32) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let copies = "INSERT INTO clients \
+         (number, client_id, tenant, metadata, client_secret_sha256, fingerprint, issued_at, app_type) \
+         SELECT nextval('client_numbers'), 'tpc_' || replace(gen_random_uuid()::text, '-', ''), tenant, metadata, \
+         CASE WHEN client_secret_sha256 IS NOT NULL THEN sha256(n::text::bytea) END, \
+         CASE WHEN fingerprint IS NOT NULL THEN sha256(n::text::bytea) END, issued_at + n, app_type \
+         FROM generate_series(3, $1) AS n JOIN clients ON number = 1 + n % 2";
+    sqlx::query(copies).bind(i64::from(clients)).execute(&mut connection).await.unwrap();
+    for statement in ["DELETE FROM client_blocks", COUNT_BLOCKS, "VACUUM ANALYZE"] {
+        sqlx::query(statement).execute(&mut connection).await.unwrap();
     }
 }
 
@@ -361,8 +383,12 @@ impl Store {
 
     /// A client with an edge's token.
     pub fn edge(&self) -> Caller {
-        let claims = Claims::edge(dcr_edge::store::unix_now(), 600);
-        self.anyone().with_token(self.keys.mint(&claims).unwrap())
+        self.anyone().with_token(self.edge_token())
+    }
+
+    /// An edge's token.
+    pub fn edge_token(&self) -> String {
+        self.keys.mint(&Claims::edge(dcr_edge::store::unix_now(), 600)).unwrap()
     }
 
     /// A client with a Management API token of the tenant `name`, with every scope, from the command line.

@@ -24,7 +24,7 @@ fn is_passing(error: &sqlx::Error) -> bool {
         _ => sql_state(error).is_some_and(|state| {
             // https://www.postgresql.org/docs/current/errcodes-appendix.html
             let classes = ["08", "40", "53", "57"];
-            classes.iter().any(|class| state.starts_with(class)) || [READ_ONLY, LOCK_TIMEOUT].contains(&state)
+            classes.iter().any(|class| state.starts_with(class)) || [READ_ONLY, LOCK_TIMEOUT, TAKEN].contains(&state)
         }),
     }
 }
@@ -33,6 +33,8 @@ fn is_passing(error: &sqlx::Error) -> bool {
 const READ_ONLY: &str = "25006";
 /// Others held a lock for too long.
 const LOCK_TIMEOUT: &str = "55P03";
+/// Another one, who was not waited for, wrote what there may be once: an id of another tenant's client.
+const TAKEN: &str = "23505";
 /// A statement took too long, or an administrator ended it.
 pub(super) const CANCELED: &str = "57014";
 /// There is no such database.
@@ -79,7 +81,7 @@ fn of_postgres(state: &str) -> String {
         "42501" => "the user may not do this; make it the owner of the database",
         "53100" => "the server's disk is full; make room",
         "53300" => "the server has no connection left; raise max_connections, or put PgBouncer between",
-        LOCK_TIMEOUT | "40001" | "40P01" => "others were in the way; try again",
+        LOCK_TIMEOUT | TAKEN | "40001" | "40P01" => "others were in the way; try again",
         "57P01" | "57P02" | "57P03" => "the server is stopping or starting; try again",
         state => return format!("PostgreSQL reported the error {state}"),
     };
