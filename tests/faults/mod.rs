@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`kill`] | store and Envoy are killed in the middle of load |
 //! | [`stop`] | the store is asked to stop in the middle of load |
+//! | [`full_disk`] | the disk is full |
 //! | [`locked`] | another process keeps the database locked |
 //! | [`corrupted`] | the database file is damaged |
 //! | [`clock`] | the clock is set by an hour |
@@ -21,6 +22,7 @@
 mod clock;
 mod corrupted;
 mod flood;
+mod full_disk;
 mod kill;
 mod load;
 mod locked;
