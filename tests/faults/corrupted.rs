@@ -1,6 +1,7 @@
 //! The database file is damaged while no store runs: none starts on it, and none writes to it.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use crate::support::store::{Folder, client_id, public};
 
@@ -64,4 +65,36 @@ fn a_file_with_a_damaged_beginning_or_end_starts_no_store_and_stays_as_it_is() {
             ("another file", |file| *file = b"a letter to a friend. ".repeat(10_000), NO_DATABASE),
         ],
     );
+}
+
+#[test]
+fn a_file_with_a_damaged_page_in_the_middle_starts_no_store_and_stays_as_it_is() {
+    const DAMAGED: &str = "the file is damaged; restore it from a backup";
+    fn page(file: &mut [u8]) -> &mut [u8] {
+        let at = file.len() / PAGE / 2 * PAGE;
+        &mut file[at..at + PAGE]
+    }
+    keeps_stores_away(
+        &full(),
+        &[
+            ("a page of zeros", |file| page(file).fill(0), DAMAGED),
+            ("a page of ones", |file| page(file).fill(0xff), DAMAGED),
+        ],
+    );
+}
+
+#[test]
+fn the_look_at_all_pages_delays_the_start_of_a_large_store_by_little() {
+    const CLIENTS: u32 = 200_000;
+    let folder = Folder::with_default_tenant();
+    folder.fill_with_clients(CLIENTS);
+    let began = Instant::now();
+    let store = folder.serve();
+    assert_eq!(store.anyone().get("/readyz").status, 200);
+    let took = began.elapsed();
+    println!(
+        "{CLIENTS} clients, {} MB: started in {took:.0?}",
+        fs::metadata(folder.database()).unwrap().len() / 1_000_000
+    );
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }

@@ -58,12 +58,15 @@ pub(super) fn describe(error: &sqlx::Error) -> String {
     text.to_owned()
 }
 
+/// What users are told of a damaged file.
+pub(super) const DAMAGED: &str = "the file is damaged; restore it from a backup";
+
 fn of_sqlite(code: u32) -> String {
     let text = match code {
         5 | 6 => "another process keeps it locked; stop that process or try again",
         8 => "it is read-only; make the file and its folder writable",
         10 => "the file system reported an error; look at the disk",
-        11 => "the file is damaged; restore it from a backup",
+        11 => DAMAGED,
         13 => "the disk is full; make room",
         14 => "the file cannot be opened; look at its path and permissions",
         26 => "the file is not a SQLite database; choose another path",

@@ -32,7 +32,7 @@ use sqlx::{Connection as _, Sqlite as Driver, Transaction};
 use tokio::sync::Mutex;
 
 use self::Sqlite as Backend;
-use self::open::{connect_options, create_empty, look, migrate};
+use self::open::{Look, connect_options, create_empty, look, migrate};
 use self::sql::KnownTenants;
 use super::failure::{describe, sqlite_code};
 use super::migration::Found;
@@ -88,7 +88,8 @@ impl Sqlite {
     pub async fn open(path: &Path, if_missing: IfMissing, if_older: IfOlder) -> Result<Self, Error> {
         let place = path.display().to_string();
         let refuse = |reason: String| Error::Open { place: place.clone(), reason };
-        let found = look(path).await.map_err(refuse)?;
+        let how = if if_older == IfOlder::Migrate { Look::AtAll } else { Look::AtTables };
+        let found = look(path, how).await.map_err(refuse)?;
         match (found, if_missing, if_older) {
             (Found::Nothing, IfMissing::Create, _) => create_empty(path).map_err(refuse)?,
             (Found::Nothing, IfMissing::Refuse, _) => return Err(Error::Missing(place)),
