@@ -116,7 +116,7 @@ fn register(stores: &[Store], time: std::time::Duration, round: usize) -> (f64, 
             .map(|index| {
                 let store = &stores[index];
                 scope.spawn(move || {
-                    let put = puts(&store.edge_token(), if index == 0 { "one" } else { "two" });
+                    let put = puts(&store.edge_token(), if index == 0 { "first" } else { "other" });
                     load::run(store.address(), CONNECTIONS, time, None, Expected::only(201), move |number| {
                         put(round, number)
                     })

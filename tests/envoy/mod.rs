@@ -13,6 +13,7 @@ mod paths;
 mod recorded;
 pub mod refusals;
 mod registration;
+mod secrets;
 mod settings;
 mod signals;
 mod stand_in;

@@ -90,6 +90,11 @@ impl Envoy {
         self.process.terminate()
     }
 
+    /// Where the admin port is.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Where the listener in clear text is.
     pub fn http_address(&self) -> SocketAddr {
         self.http

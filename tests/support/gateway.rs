@@ -166,6 +166,16 @@ impl Gateway {
         self.envoy().process().log()
     }
 
+    /// What the store has logged.
+    pub fn store_log(&self) -> String {
+        self.store.as_ref().expect("a running store").log()
+    }
+
+    /// Envoy's admin port.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.envoy().admin_address()
+    }
+
     /// The counters and gauges of Envoy whose names begin with `prefix`.
     pub fn stats(&self, prefix: &str) -> Vec<(String, u64)> {
         self.envoy().stats(prefix)

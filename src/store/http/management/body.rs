@@ -50,8 +50,16 @@ pub(super) fn checked<T: DeserializeOwned>(value: Value) -> Result<T, Management
     serde_path_to_error::deserialize(value).map_err(of_member)
 }
 
+/// What is wrong, without the text that is there: it may be a secret that came to a wrong place.
+fn without_text(reason: String) -> String {
+    match (reason.split_once("string \""), reason.rsplit_once("\", expected")) {
+        (Some((before, _)), Some((_, after))) => format!("{before}string, expected{after}"),
+        _ => reason,
+    }
+}
+
 fn of_member(error: serde_path_to_error::Error<serde_json::Error>) -> ManagementError {
-    let (member, reason) = (shortened(&error.path().to_string()), shortened(&error.inner().to_string()));
+    let (member, reason) = (shortened(&error.path().to_string()), shortened(&without_text(error.inner().to_string())));
     // Of the object as a whole there is no name; the reason has that of a missing member.
     let is_whole = member == ".";
     ManagementError::invalid_body(if is_whole { reason } else { format!("{member}: {reason}") })
