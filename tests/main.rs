@@ -12,6 +12,7 @@
 mod clients;
 mod envoy;
 mod faults;
+mod fuzz;
 mod operator;
 mod store;
 mod support;

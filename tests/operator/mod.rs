@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use crate::support::gateway::{Options, node_authorization_server, tool, write_configuration};
-use crate::support::process::{Process, eventually};
+use crate::support::process::{Process, eventually, output_within};
 use crate::support::{envoy, http1, output_of, root, store_binary};
 
 fn nowhere() -> SocketAddr {
@@ -566,4 +567,13 @@ fn make_run_is_ready_with_its_variables_and_no_argument_has_the_database_in_it()
     assert!(!arguments.contains(database.to_str().unwrap()), "{arguments}");
     // `make` passes the signal on, and ends by it itself.
     run.terminate();
+}
+
+#[test]
+fn the_filter_is_the_same_bytes_wherever_it_is_built() {
+    let built = root().join("target/wasm32-wasip1/release/dcr_edge.wasm");
+    let mut command = Command::new(root().join("tests/support/reproducible.sh"));
+    // It is a build: a minute of a busy machine, or some.
+    let output = output_within(command.arg(built), Duration::from_secs(600));
+    assert!(output.status.success(), "{output:?}");
 }
