@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sqlx::QueryBuilder;
+use subtle::ConstantTimeEq;
 
 use super::buckets::Buckets;
 use super::client_changes::Changed;
@@ -127,11 +128,11 @@ impl<'a> Checked<'a> {
     }
 
     fn is_same(&self, tenant: i64, client_secret_sha256: Option<&[u8]>, metadata: &str) -> bool {
-        (
-            self.tenant.slot,
-            self.client.client_secret_sha256.as_ref().map(<[u8; 32]>::as_slice),
-            &*self.admitted.metadata,
-        ) == (tenant, client_secret_sha256, metadata)
+        let has_same_secret = match (&self.client.client_secret_sha256, client_secret_sha256) {
+            (Some(own), Some(other)) => bool::from(own.as_slice().ct_eq(other)),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        has_same_secret && self.tenant.slot == tenant && &*self.admitted.metadata == metadata
     }
 }
 
