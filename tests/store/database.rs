@@ -12,9 +12,9 @@ use dcr_edge::store::client::{AppType, ClientData, OwnerData};
 use dcr_edge::store::client_upkeep;
 use dcr_edge::store::clock::{BootId, Now, Steady};
 use dcr_edge::store::db::{
-    Arrival, Database, DocumentKind, DocumentQuery, Error, IfMissing, LogOrder, LogQuery, MadeClient, NewAcl,
-    Registered, StoredAcl, StoredClient, StoredKey, StoredTenant, acl_id, default_permissions, permitted_client,
-    update_client, update_known_tenant, update_network_acl, update_tenant,
+    Arrival, Database, DocumentKind, DocumentQuery, Error, IfMissing, LogFilter, LogOrder, LogQuery, MadeClient,
+    NewAcl, Registered, StoredAcl, StoredClient, StoredKey, StoredTenant, acl_id, default_permissions,
+    permitted_client, update_client, update_known_tenant, update_network_acl, update_tenant,
 };
 use dcr_edge::store::log_upkeep;
 use dcr_edge::tenant::{Name, SecurityMode, Snapshot, Tenant};
@@ -129,6 +129,7 @@ rules! {
     the_upkeep_of_clients_begins_one_interval_after_the_start
     unused_clients_live_as_long_as_their_tenant_wants
     a_registration_without_a_default_grant_is_logged_with_a_warning
+    a_search_in_a_log_finds_members_values_and_moments
 }
 
 fn at(unix_seconds: u64) -> Now {
@@ -1671,4 +1672,52 @@ async fn what_is_left_of_a_deleted_tenant_is_out_of_reach() {
     assert!(counts(&pool).await[0].is_empty());
     pool.close().await;
     database.close().await;
+}
+
+async fn a_search_in_a_log_finds_members_values_and_moments(database: Arc<dyn Database>) {
+    let events = [
+        (1_000, "sapi", json!({"description": "Dynamic client Registration", "client_name": "Ärger 100%", "ok": true})),
+        (2_000, "fapi", json!({"details": {"reasons": ["one", "TWO"], "count": 7}, "user_agent": "a\u{0}b _ c"})),
+        (3_000, "sapi", json!({"description": "Update tenant settings", "ok": false, "empty": null, "list": []})),
+    ];
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    database.create_tenant(&tenant("other", json!({}))).await.unwrap();
+    let slot = async |of: &str| database.tenant(&name(of)).await.unwrap().unwrap().slot;
+    for (date, event_type, data) in &events {
+        for tenant in [slot("a").await, slot("other").await] {
+            database.write_log_event(tenant, event_type, &data.to_string(), *date).await.unwrap();
+        }
+    }
+    for (search, found) in [
+        ("type:sapi", &[1_000, 3_000][..]),
+        ("type:SAPI", &[1_000, 3_000]),
+        ("type:sap", &[]),
+        ("type:sap*", &[1_000, 3_000]),
+        ("NOT type:sapi", &[2_000]),
+        ("description:registration", &[1_000]),
+        ("description:\"client reg\"", &[1_000]),
+        ("client_name:100%", &[1_000]),
+        ("client_name:Är*", &[1_000]),
+        ("ok:true", &[1_000]),
+        ("ok:false", &[3_000]),
+        ("ok:1", &[]),
+        ("ok:*", &[1_000, 3_000]),
+        ("details.reasons:two", &[2_000]),
+        ("details.reasons:t*", &[2_000]),
+        ("details.count:7", &[2_000]),
+        ("details.none:7", &[]),
+        ("list:*", &[]),
+        ("TWO", &[2_000]),
+        ("settings", &[3_000]),
+        ("true", &[1_000]),
+        ("description:update OR details.count:7", &[2_000, 3_000]),
+        ("type:sapi AND ok:false", &[3_000]),
+        ("user_agent:_", &[2_000]),
+    ] {
+        let filter = Some(LogFilter::parse(search).unwrap());
+        assert_eq!(database.log_total(slot("a").await, filter.as_ref()).await.unwrap(), found.len() as u64, "{search}");
+        let query = LogQuery { filter, order: LogOrder::OldestFirst(0), limit: 9 };
+        let events = database.log_events(slot("a").await, &query).await.unwrap();
+        assert_eq!(events.iter().map(|event| event.date).collect::<Vec<_>>(), found, "{search}");
+    }
 }

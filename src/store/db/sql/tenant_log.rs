@@ -246,7 +246,7 @@ macro_rules! path_query {
 macro_rules! atoms {
     () => {
         sql!(
-            sqlite: "(SELECT atom AS value FROM json_tree(data)) AS field",
+            sqlite: "(SELECT iif(type IN ('true', 'false'), type, atom) AS value FROM json_tree(data)) AS field",
             postgres: concat!(
                 path_query!(),
                 "'strict $.**') AS item WHERE jsonb_typeof(item) IN ('string', 'number', 'boolean')) AS field"
@@ -313,11 +313,16 @@ fn push_values(query: &mut QueryBuilder<Driver>, field: &LogField, condition: im
         LogField::Type => _ = query.push("(SELECT type AS value) AS field"),
         LogField::Id => _ = query.push("(SELECT CAST(id AS TEXT) AS value) AS field"),
         LogField::Text(name) | LogField::Data(name) => {
-            query.push(sql!(sqlite: "json_each(data, ", postgres: concat!(path_query!(), "CAST(")));
-            query.push_bind(
-                sql!(sqlite: format!("$.{name}"), postgres: format!("$.\"{}\"[*]", name.replace('.', "\".\""))),
-            );
-            query.push(sql!(sqlite: ") AS field", postgres: " AS jsonpath)) AS item) AS field"));
+            query.push(sql!(
+                // SQLite has numbers for truth values.
+                sqlite: "(SELECT iif(type IN ('true', 'false'), type, value) AS value FROM json_each(data, ",
+                postgres: concat!(path_query!(), "CAST("),
+            ));
+            query.push_bind(sql!(
+                sqlite: format!("$.{name}"),
+                postgres: format!("$.\"{}\"[*]", name.replace('.', "\".\"")),
+            ));
+            query.push(sql!(sqlite: ")) AS field", postgres: " AS jsonpath)) AS item) AS field"));
         }
     }
     query.push(" WHERE ");
