@@ -13,7 +13,7 @@ use dcr_edge::store::client_upkeep;
 use dcr_edge::store::clock::{BootId, Now, Steady};
 use dcr_edge::store::db::{
     Arrival, Database, DocumentKind, DocumentQuery, Error, IfMissing, LogFilter, LogOrder, LogQuery, MadeClient,
-    NewAcl, Registered, StoredAcl, StoredClient, StoredKey, StoredTenant, acl_id, default_permissions,
+    NewAcl, Registered, SignInLink, StoredAcl, StoredClient, StoredKey, StoredTenant, acl_id, default_permissions,
     permitted_client, update_client, update_known_tenant, update_network_acl, update_tenant,
 };
 use dcr_edge::store::log_upkeep;
@@ -130,6 +130,11 @@ rules! {
     unused_clients_live_as_long_as_their_tenant_wants
     a_registration_without_a_default_grant_is_logged_with_a_warning
     a_search_in_a_log_finds_members_values_and_moments
+    access_rules_are_put_into_another_order_at_once_and_share_the_priorities_that_there_are
+    an_order_of_other_access_rules_than_there_are_is_not_made
+    clients_are_found_by_their_id_or_a_part_of_their_name_the_newest_first
+    what_happened_to_registrations_is_told_by_slices_of_time
+    a_link_signs_in_once_and_only_in_its_time
 }
 
 fn at(unix_seconds: u64) -> Now {
@@ -1672,6 +1677,156 @@ async fn what_is_left_of_a_deleted_tenant_is_out_of_reach() {
     assert!(counts(&pool).await[0].is_empty());
     pool.close().await;
     database.close().await;
+}
+
+async fn access_rules_are_put_into_another_order_at_once_and_share_the_priorities_that_there_are(
+    database: Arc<dyn Database>,
+) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let mut ids = Vec::new();
+    for (description, priority) in [("one", 3), ("two", 3), ("three", 10), ("four", 2_147_483_647)] {
+        ids.push(create_acl(&*database, 1, &acl(description, Some(priority), block_asn(1))).await.unwrap().id);
+    }
+    let idle = NetworkAcl { active: false, ..acl("idle", Some(2_147_483_647), block_asn(1)) };
+    ids.push(create_acl(&*database, 1, &idle).await.unwrap().id);
+    let head = async || database.changes(0, None).await.unwrap().head;
+    let before = head().await;
+    // As it is: nothing is told, and equal priorities come apart.
+    assert_eq!(database.reorder_network_acls(1, &ids, NOW).await.unwrap(), Some(false));
+    assert_eq!(head().await, before);
+    let priorities = async || {
+        let page = database.network_acls(1, 0, 10).await.unwrap();
+        page.acls.iter().map(|acl| acl.priority).collect::<Vec<_>>()
+    };
+    assert_eq!(priorities().await, [3, 4, 10, 2_147_483_646, 2_147_483_647]);
+    ids.swap(3, 4);
+    assert_eq!(database.reorder_network_acls(1, &ids, NOW).await.unwrap(), Some(false), "one that is not active");
+    assert_eq!(head().await, before);
+    ids.reverse();
+    assert_eq!(database.reorder_network_acls(1, &ids, NOW + 5).await.unwrap(), Some(true));
+    assert_eq!(head().await, before + 1, "one change for all of them");
+    assert_eq!(descriptions(&*database, 1).await, ["four", "idle", "three", "two", "one"]);
+    assert_eq!(priorities().await, [3, 4, 10, 2_147_483_646, 2_147_483_647]);
+    let active = database.active_rules(1).await.unwrap();
+    assert_eq!(active.len(), 4);
+}
+
+async fn an_order_of_other_access_rules_than_there_are_is_not_made(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    database.create_tenant(&tenant("b", json!({}))).await.unwrap();
+    let create = async |slot, text| create_acl(&*database, slot, &acl(text, None, block_asn(1))).await.unwrap().id;
+    let (one, two, of_another) = (create(1, "one").await, create(1, "two").await, create(2, "x").await);
+    for ids in [
+        vec![],
+        vec![two.clone()],
+        vec![two.clone(), two.clone()],
+        vec![two.clone(), one.clone(), one.clone()],
+        vec![two.clone(), of_another.clone()],
+        vec![two.clone(), one.clone(), of_another],
+        vec![two, "x".to_owned()],
+    ] {
+        assert_eq!(database.reorder_network_acls(1, &ids, NOW).await.unwrap(), None, "{ids:?}");
+    }
+    assert_eq!(descriptions(&*database, 1).await, ["one", "two"]);
+}
+
+async fn clients_are_found_by_their_id_or_a_part_of_their_name_the_newest_first(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    database.create_tenant(&tenant("b", json!({}))).await.unwrap();
+    let named = |tenant: &str, number: usize, name: &str| {
+        let mut registration = public();
+        registration["metadata"]["client_name"] = json!(name);
+        new_client(tenant, number, &registration)
+    };
+    let batch = [
+        named("a", 0, "Weather App"),
+        named("a", 1, "100%_weather"),
+        named("a", 2, "Ärger"),
+        named("b", 3, "Weather of another"),
+    ];
+    register(&*database, &batch, NOW).await.into_iter().for_each(|answer| assert!(answer.is_ok()));
+    let found = async |text: &str, limit| {
+        let clients = database.find_clients(1, text, limit).await.unwrap();
+        clients.into_iter().map(|client| client.client_id).collect::<Vec<_>>()
+    };
+    let [app, weather, anger, other] = [0, 1, 2, 3].map(client_id);
+    assert_eq!(found("WEATHER", 9).await, [weather.clone(), app]);
+    assert_eq!(found("weather", 1).await, [weather.clone()]);
+    assert_eq!(found("%_", 9).await, [weather]);
+    assert_eq!(found("Ärg", 9).await, [anger.clone()]);
+    assert_eq!(found(&anger, 9).await, [anger]);
+    assert!(found(&other, 9).await.is_empty());
+    assert!(found("a\u{0}b", 9).await.is_empty());
+}
+
+async fn what_happened_to_registrations_is_told_by_slices_of_time(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    database.create_tenant(&tenant("b", json!({}))).await.unwrap();
+    let (since, minute) = (NOW * 1_000, 60_000);
+    let registered = json!({"description": "Dynamic client registration"});
+    let refused = |reasons: Value| json!({"details": {"count": 9, "reasons": reasons}});
+    for (slot, date, event_type, data) in [
+        (1, since - 1, "sapi", registered.clone()),
+        (1, since, "sapi", registered.clone()),
+        (1, since + minute - 1, "sapi", registered.clone()),
+        (1, since + 2 * minute, "sapi", registered.clone()),
+        (1, since + 2 * minute, "sapi", json!({"description": "Update tenant settings"})),
+        (1, since + minute, "fapi", refused(json!({"acl_blocked": 4, "registration_disabled": 1}))),
+        (1, since + minute + 1, "fapi", refused(json!({"acl_blocked": 3}))),
+        (1, since + minute, "api_limit", refused(json!({"rate_limited": 20}))),
+        (2, since + minute, "api_limit", refused(json!({"rate_limited": 1}))),
+    ] {
+        database.write_log_event(slot, event_type, &data.to_string(), date).await.unwrap();
+    }
+    let activity = database.registration_activity(1, since, minute).await.unwrap();
+    let mut seen: Vec<_> = activity.iter().map(|a| (a.slice, a.refused_for.as_deref(), a.count)).collect();
+    seen.sort();
+    let expected = [
+        (0, None, 2),
+        (1, Some("acl_blocked"), 7),
+        (1, Some("rate_limited"), 20),
+        (1, Some("registration_disabled"), 1),
+        (2, None, 1),
+    ];
+    assert_eq!(seen, expected);
+}
+
+async fn a_link_signs_in_once_and_only_in_its_time(database: Arc<dyn Database>) {
+    database.create_tenant(&tenant("a", json!({}))).await.unwrap();
+    let link = |code, expires_at| SignInLink {
+        code_sha256: [code; 32],
+        tenant: 1,
+        scope: "read:logs read:clients".to_owned(),
+        session_ttl: 7,
+        expires_at,
+    };
+    let create = async |link: SignInLink, now| database.create_sign_in_link(&link, now).await.unwrap();
+    let take = async |code, now| database.take_sign_in_link(&[code; 32], now).await.unwrap();
+    assert!(create(link(1, NOW + 10), NOW).await && create(link(2, NOW + 10), NOW).await);
+    assert_eq!(take(9, NOW).await, None);
+    let signed_in = take(1, NOW + 9).await.unwrap();
+    assert_eq!((signed_in.tenant, signed_in.domain.as_str(), signed_in.session_ttl), (1, "a.example", 7));
+    assert_eq!(signed_in.scope, "read:logs read:clients");
+    assert_eq!(take(1, NOW + 9).await, None, "a second time");
+    assert_eq!(take(2, NOW + 10).await, None, "too late");
+    assert_eq!(take(2, NOW).await, None, "and gone");
+    // Of those who come at the same time one is let in.
+    assert!(create(link(3, NOW + 10), NOW).await);
+    let mut tries = Vec::new();
+    for _ in 0..8 {
+        let database = Arc::clone(&database);
+        tries.push(tokio::spawn(async move { database.take_sign_in_link(&[3; 32], NOW).await }));
+    }
+    let mut let_in = 0;
+    for one in tries {
+        let_in += usize::from(one.await.unwrap().unwrap().is_some());
+    }
+    assert_eq!(let_in, 1);
+    // A tenant that is gone lets nobody in.
+    assert!(create(link(4, NOW + 10), NOW).await);
+    database.delete_tenant(&name("a")).await.unwrap();
+    assert_eq!(take(4, NOW).await, None);
+    assert!(!create(link(5, NOW + 10), NOW).await);
 }
 
 async fn a_search_in_a_log_finds_members_values_and_moments(database: Arc<dyn Database>) {

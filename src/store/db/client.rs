@@ -66,6 +66,11 @@ pub trait Clients {
     /// the first `offset`. It takes as long among a million clients as among a thousand.
     async fn clients(&self, tenant: u32, app_types: &[AppType], offset: u64, limit: u32) -> Result<ClientPage, Error>;
 
+    /// The tenant's newest clients of this id, or with this text in their name, whatever the case of its ASCII letters;
+    /// `limit` at most. All clients may have to be looked at, so it ends with [`Error::SearchTooLong`] where they are too
+    /// many.
+    async fn find_clients(&self, tenant: u32, text: &str, limit: u32) -> Result<Vec<StoredClient>, Error>;
+
     /// The tenant's client with this id.
     async fn client(&self, tenant: u32, client_id: &str) -> Result<Option<StoredClient>, Error>;
 

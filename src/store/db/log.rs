@@ -230,6 +230,17 @@ pub struct LogEvent {
     pub data: String,
 }
 
+/// What a tenant's log says of a slice of time: how many times a registration was made, or was refused for a reason.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Activity {
+    /// Number of the slice, from 0.
+    pub slice: u64,
+    /// Why registrations were refused: [`crate::filter::reason::Reason`]'s words; `None` for those that were made.
+    pub refused_for: Option<String>,
+    /// How many.
+    pub count: u64,
+}
+
 /// Which events are asked for.
 #[derive(Clone, Debug)]
 pub struct LogQuery {
@@ -272,6 +283,10 @@ pub trait Logs {
 
     /// The event with this id.
     async fn log_event(&self, tenant: u32, id: u64) -> Result<Option<LogEvent>, Error>;
+
+    /// What happened to registrations from `since` on, in UNIX milliseconds, in slices of so many milliseconds. Ends with
+    /// [`Error::SearchTooLong`] where there is too much.
+    async fn registration_activity(&self, tenant: u32, since: u64, slice: u64) -> Result<Vec<Activity>, Error>;
 
     /// Writes an event of this type at `now`, in UNIX milliseconds, with `data`, an object as JSON.
     async fn write_log_event(&self, tenant: u32, event_type: &str, data: &str, now: u64) -> Result<(), Error>;

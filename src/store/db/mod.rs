@@ -13,6 +13,7 @@ mod migration;
 mod network_acl;
 mod permission;
 mod postgres;
+mod sign_in_link;
 mod signing_key;
 mod sqlite;
 mod transfer;
@@ -21,8 +22,8 @@ pub use backup::Backup;
 pub use client::{ClientPage, Clients, MadeClient, StoredClient, update_client};
 pub use document::{Document, DocumentKind, DocumentPage, DocumentQuery, Documents, update_document};
 pub use log::{
-    LogEvent, LogLimits, LogOrder, LogQuery, Logs, REFUSED, REGISTERED, REGISTRATION, RefusalTotal, RegistrationEvent,
-    SETTINGS_CHANGED, TOO_MANY, settings_event,
+    Activity, LogEvent, LogLimits, LogOrder, LogQuery, Logs, REFUSED, REGISTERED, REGISTRATION, RefusalTotal,
+    RegistrationEvent, SETTINGS_CHANGED, TOO_MANY, settings_event,
 };
 pub use log_filter::{LogField, LogFilter};
 pub use network_acl::{
@@ -32,6 +33,7 @@ pub use permission::{
     ControlledClient, MOST_GRANTS, Permissions, PermittedClient, default_permissions, permitted_client,
 };
 pub use postgres::Postgres;
+pub use sign_in_link::{SignInLink, SignInLinks, SignedIn};
 pub use signing_key::{Rotation, SIGNING_KEYS, SigningKeys, StoredKey};
 pub use sqlite::Sqlite;
 pub use transfer::{Exported, Imported, MovedClient, Presence, Transfer};
@@ -99,7 +101,7 @@ pub struct Registered {
 /// Durable tenants, clients, and what the other traits keep.
 #[async_trait]
 pub trait Database:
-    Backup + Clients + NetworkAcls + Documents + Logs + Permissions + SigningKeys + Transfer + Send + Sync
+    Backup + Clients + NetworkAcls + Documents + Logs + Permissions + SignInLinks + SigningKeys + Transfer + Send + Sync
 {
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), Error>;

@@ -137,6 +137,11 @@ pub trait NetworkAcls {
         now: u64,
     ) -> Result<Option<StoredAcl>, Error>;
 
+    /// Puts all access rules of the tenant at once into the order of these ids, at `now`, and says whether that alters the
+    /// list of the active ones. They share the priorities that there are already, as far as those differ. `None`, and
+    /// nothing is written, if the tenant has other rules than these.
+    async fn reorder_network_acls(&self, tenant: u32, ids: &[String], now: u64) -> Result<Option<bool>, Error>;
+
     /// Deletes an access rule, if there is one, and says whether one was active.
     async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<bool, Error>;
 

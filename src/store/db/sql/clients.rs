@@ -52,6 +52,16 @@ macro_rules! of_live_tenant {
 
 pub(in crate::store::db) const FIND: &str = select_clients!("WHERE client_id = $1 AND tenant = $2");
 
+/// Those of an id, or with a text in their name, the newest first.
+const SEARCH: &str = concat!(
+    select_clients!("WHERE tenant = $1 AND (client_id = $2 OR "),
+    sql!(
+        sqlite: concat!("instr(lower(", member!("metadata", "client_name"), "), $3) > 0"),
+        postgres: concat!("strpos(lower(", member!("metadata", "client_name"), " COLLATE \"C\"), $3) > 0"),
+    ),
+    ") ORDER BY number DESC LIMIT $4"
+);
+
 pub(in crate::store::db) const CREATE: &str = returning_client!(
     "INSERT INTO clients \
      (number, client_id, tenant, metadata, client_secret_sha256, issued_at, app_type, is_dynamic, owner) \
@@ -81,6 +91,18 @@ impl Clients for Backend {
     async fn clients(&self, tenant: u32, app_types: &[AppType], offset: u64, limit: u32) -> Result<ClientPage, Error> {
         let mut snapshot = self.snapshot().await?;
         page(&mut snapshot, tenant.into(), app_types, offset, limit).await
+    }
+
+    async fn find_clients(&self, tenant: u32, wanted: &str, limit: u32) -> Result<Vec<StoredClient>, Error> {
+        let mut search = self.search().await?;
+        let rows: Result<Vec<ClientRow>, _> = query_as(SEARCH)
+            .bind(i64::from(tenant))
+            .bind(text(wanted))
+            .bind(text(wanted).to_ascii_lowercase())
+            .bind(i64::from(limit))
+            .fetch_all(search.connection())
+            .await;
+        search.end(rows).await?.into_iter().map(ClientRow::stored).collect()
     }
 
     async fn client(&self, tenant: u32, client_id: &str) -> Result<Option<StoredClient>, Error> {

@@ -153,6 +153,7 @@ pub(super) mod documents;
 mod network_acls;
 pub(super) mod permissions;
 pub(super) mod register;
+mod sign_in_links;
 mod signing_keys;
 mod tenant_log;
 mod tenants;

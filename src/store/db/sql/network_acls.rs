@@ -1,5 +1,7 @@
 //! Access rules.
 
+use std::collections::{HashMap, HashSet};
+
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 
@@ -59,6 +61,17 @@ impl NetworkAcls for Backend {
             transaction.commit().await?;
         }
         Ok(replaced)
+    }
+
+    async fn reorder_network_acls(&self, tenant: u32, ids: &[String], now: u64) -> Result<Option<bool>, Error> {
+        let tenant = i64::from(tenant);
+        let mut transaction = self.write().await?;
+        lock_tenants(&mut transaction, [tenant]).await?;
+        let altered = reorder(&mut transaction, tenant, ids, now).await?;
+        if altered.is_some() {
+            transaction.commit().await?;
+        }
+        Ok(altered)
     }
 
     async fn delete_network_acl(&self, tenant: u32, id: &str) -> Result<bool, Error> {
@@ -208,6 +221,58 @@ async fn replace(
     let after = place(connection, tenant, &stored.id).await?;
     let alters_list = before != after || (acl.active && stored.rule.get() != acl.rule.get());
     Ok(is_kept(connection, tenant, alters_list).await?.then_some(replaced))
+}
+
+/// Gives the tenant's rules, which have these ids, priorities in this order; `None` if it has others. Says whether the
+/// list of the active ones is another now.
+async fn reorder(connection: &mut Connection, tenant: i64, ids: &[String], now: u64) -> Result<Option<bool>, Error> {
+    let rows: Vec<(String, i64, bool)> =
+        query_as("SELECT id, priority, active <> 0 FROM network_acls WHERE tenant = $1 ORDER BY priority, number")
+            .bind(tenant)
+            .fetch_all(&mut *connection)
+            .await?;
+    let before: HashMap<&str, (i64, bool)> =
+        rows.iter().map(|(id, priority, active)| (id.as_str(), (*priority, *active))).collect();
+    let wanted: HashSet<&str> = ids.iter().map(String::as_str).collect();
+    let are_the_same = ids.len() == rows.len() && wanted.len() == rows.len() && before.len() == rows.len();
+    if !are_the_same || !wanted.iter().all(|id| before.contains_key(id)) {
+        return Ok(None);
+    }
+    let priorities = distinct(rows.iter().map(|(_, priority, _)| *priority).collect());
+    for (id, priority) in ids.iter().zip(&priorities) {
+        if before.get(id.as_str()).is_none_or(|(before, _)| before != priority) {
+            query(
+                "UPDATE network_acls SET priority = $3, updated_at = $4, version = version + 1 \
+                 WHERE tenant = $1 AND id = $2",
+            )
+            .bind(tenant)
+            .bind(id)
+            .bind(priority)
+            .bind(column(now))
+            .execute(&mut *connection)
+            .await?;
+        }
+    }
+    let was: Vec<&str> = rows.iter().filter(|(.., active)| *active).map(|(id, ..)| id.as_str()).collect();
+    let is_active = |id: &&str| before.get(id).is_some_and(|(_, active)| *active);
+    let is: Vec<&str> = ids.iter().map(String::as_str).filter(is_active).collect();
+    let is_altered = was != is;
+    Ok(is_kept(connection, tenant, is_altered).await?.then_some(is_altered))
+}
+
+/// These priorities, which are sorted, with each larger than the one before, as few of them changed as possible.
+fn distinct(mut priorities: Vec<i64>) -> Vec<i64> {
+    let mut least = 0_i64;
+    for priority in &mut priorities {
+        *priority = least.max(*priority);
+        least = priority.saturating_add(1);
+    }
+    let mut most = i64::from(MAX_PRIORITY);
+    for priority in priorities.iter_mut().rev() {
+        *priority = most.min(*priority);
+        most = priority.saturating_sub(1);
+    }
+    priorities
 }
 
 /// Runs a statement that writes a rule; `None` if it wrote none. Its parameters are numbered in the order in which they

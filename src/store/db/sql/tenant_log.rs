@@ -14,8 +14,8 @@ use super::{
 use crate::store::db::log::RefusalEvent;
 use crate::store::db::network_acl::AclsSummary;
 use crate::store::db::{
-    ACLS_SUMMARY, AclTotal, Error, LogEvent, LogField, LogFilter, LogLimits, LogOrder, LogQuery, Logs, REFUSED,
-    RefusalTotal, TOO_MANY,
+    ACLS_SUMMARY, AclTotal, Activity, Error, LogEvent, LogField, LogFilter, LogLimits, LogOrder, LogQuery, Logs,
+    REFUSED, REGISTERED, REGISTRATION, RefusalTotal, TOO_MANY,
 };
 
 /// The statement that writes events.
@@ -161,6 +161,47 @@ impl Logs for Backend {
                 .fetch_optional(&mut *self.read().await?)
                 .await?;
         row.map(EventRow::stored).transpose()
+    }
+
+    async fn registration_activity(&self, tenant: u32, since: u64, slice: u64) -> Result<Vec<Activity>, Error> {
+        const REGISTRATIONS: &str = concat!(
+            "SELECT (date - $2) / $3, NULL, count(*) FROM tenant_log WHERE tenant = $1 AND date >= $2 AND type = $4 AND ",
+            member!("data", "description"),
+            " = $5 GROUP BY 1"
+        );
+        const REFUSALS: &str = concat!(
+            "SELECT (date - $2) / $3, reason.key, CAST(sum(CAST(reason.value AS BIGINT)) AS BIGINT) FROM tenant_log, ",
+            sql!(
+                sqlite: "json_each(data, '$.details.reasons') AS reason",
+                postgres: "json_each_text(data::json #> '{details,reasons}') AS reason",
+            ),
+            " WHERE tenant = $1 AND date >= $2 AND tenant_log.type IN ($4, $5) GROUP BY 1, 2"
+        );
+        let mut search = self.search().await?;
+        let mut rows: Vec<(i64, Option<String>, i64)> = Vec::new();
+        let mut failed = Ok(());
+        for (statement, one, other) in [(REGISTRATIONS, REGISTERED, REGISTRATION), (REFUSALS, REFUSED, TOO_MANY)] {
+            let read: Result<Vec<(i64, Option<String>, i64)>, _> = query_as(statement)
+                .bind(i64::from(tenant))
+                .bind(column(since))
+                .bind(column(slice.max(1)))
+                .bind(one)
+                .bind(other)
+                .fetch_all(search.connection())
+                .await;
+            match read {
+                Ok(read) => rows.extend(read),
+                Err(error) => {
+                    failed = Err(error);
+                    break;
+                }
+            }
+        }
+        search.end(failed).await?;
+        let activity = |(slice, refused_for, number): (i64, Option<String>, i64)| {
+            Ok(Activity { slice: count(slice)?, refused_for, count: count(number)? })
+        };
+        rows.into_iter().map(activity).collect()
     }
 
     async fn write_log_event(&self, tenant: u32, event_type: &str, data: &str, now: u64) -> Result<(), Error> {

@@ -191,6 +191,7 @@ impl Database for Backend {
             "DELETE FROM resource_servers WHERE tenant = $1",
             "DELETE FROM connections WHERE tenant = $1",
             "DELETE FROM client_blocks WHERE tenant = $1",
+            "DELETE FROM sign_in_links WHERE tenant = $1",
         ] {
             query(delete).bind(slot).execute(&mut *transaction).await?;
         }
