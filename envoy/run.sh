@@ -208,6 +208,9 @@ without_password() {
     fi
 }
 
+console_link=$("$DCR_STORE" console-link --tenant "$(cat "$RUN_DIR/tenant")" --url "http://127.0.0.1:$STORE_PORT" --ttl 1h) ||
+    fail 'the link to the console could not be made'
+
 authority=
 if openssl verify -CAfile "$RUN_DIR/ca.pem" "$RUN_DIR/server.pem" >/dev/null 2>&1; then
     authority=" (authority: $run_dir/ca.pem)"
@@ -218,6 +221,8 @@ cat <<END
 dcr-edge is ready; Ctrl-C stops it.
 
   gateway   http://localhost:$HTTP_PORT and https://localhost:$HTTPS_PORT$authority
+  console   $console_link
+            signs you in once, within an hour; later sign in with the token in $run_dir/management-token
   store     http://127.0.0.1:$STORE_PORT, database $(without_password "$DATABASE_URL")
   admin     http://127.0.0.1:$ADMIN_PORT (Envoy)
   login     authorization server: $server

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dcr_edge::store::admin::{self, DomainChange, RateLimitChange, TokenRequest};
+use dcr_edge::store::admin::{self, DomainChange, LinkRequest, RateLimitChange, TokenRequest};
 use dcr_edge::store::clock::Clock;
 use dcr_edge::store::db::{Database, IfMissing};
 use dcr_edge::store::serve::Addresses;
@@ -75,6 +75,24 @@ enum Command {
         /// How long the token is valid, such as 30m, 24h or 7d
         #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
         ttl: Duration,
+    },
+    /// Print a link that signs a browser in to a tenant's console, once
+    ConsoleLink {
+        /// The tenant
+        #[arg(long)]
+        tenant: Name,
+        /// Where the browser finds the store
+        #[arg(long, default_value = "http://127.0.0.1:8081")]
+        url: String,
+        /// What may be done there: scopes of the Management API, separated by spaces [default: all]
+        #[arg(long)]
+        scope: Option<String>,
+        /// How long the link is valid
+        #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
+        ttl: Duration,
+        /// How long its user is signed in
+        #[arg(long, default_value = "8h", value_parser = humantime::parse_duration)]
+        session_ttl: Duration,
     },
     /// Copy the database into a new file while the store runs: a consistent state of one moment
     ///
@@ -377,25 +395,36 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
             database.close().await;
             text?
         }
+        Command::ConsoleLink { tenant, url, scope, ttl, session_ttl } => {
+            let database = database.open(IfMissing::Refuse).await?;
+            warn_of_unknown_scopes(scope.as_deref());
+            let (ttl, session_ttl) = (ttl.as_secs(), session_ttl.as_secs());
+            let request = LinkRequest { tenant, url, scope, ttl, session_ttl };
+            let text = admin::console_link(&*database, request, unix_now()).await;
+            database.close().await;
+            text?
+        }
         Command::Token { tenant, kind, scope, ttl } => {
             let database = database.open(IfMissing::Refuse).await?;
-            let unknown = scope
-                .as_deref()
-                .map_or_else(Vec::new, |scope| token::unknown_scopes(scope).map(str::to_owned).collect());
+            warn_of_unknown_scopes(scope.as_deref());
             let keys = store::keys(&*database).await?;
             let request = TokenRequest { kind: kind.into(), tenant, scope, ttl: ttl.as_secs() };
             let text = admin::mint(&*database, &keys, request, unix_now()).await;
             database.close().await;
-            let text = text?;
-            if !unknown.is_empty() {
-                let (unknown, known) = (unknown.join(" "), token::MANAGEMENT_SCOPES.join(" "));
-                eprintln!("dcr-store: warning: no interface asks for {unknown}; the Management API knows {known}");
-            }
-            text
+            text?
         }
     };
     io::stdout().write_all(text.as_bytes())?;
     Ok(())
+}
+
+/// Says which of a list of scopes open nothing: a word that is misspelt is not found in the token otherwise.
+fn warn_of_unknown_scopes(scope: Option<&str>) {
+    let unknown: Vec<&str> = scope.map(|scope| token::unknown_scopes(scope).collect()).unwrap_or_default();
+    if !unknown.is_empty() {
+        let (unknown, known) = (unknown.join(" "), token::MANAGEMENT_SCOPES.join(" "));
+        eprintln!("dcr-store: warning: no interface asks for {unknown}; the Management API knows {known}");
+    }
 }
 
 /// Does `work`, which cleans up when it is dropped, unless the process is asked to stop.

@@ -1,5 +1,6 @@
 //! What access rules did: gathered from the edges' reports, and written into the tenants' logs from time to time.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -71,6 +72,13 @@ impl AclCounts {
                 matched: matched.into(),
             })
         }));
+    }
+
+    /// What the tenant's rules did that is not in its log yet, as far as this store heard of it: for each rule how many
+    /// requests it was evaluated for, and how many it matched.
+    pub fn of_tenant(&self, slot: u32) -> HashMap<String, (u64, u64)> {
+        let totals = self.select(|total| total.slot == slot);
+        totals.into_iter().map(|total| (total.acl_id, (total.evaluated, total.matched))).collect()
     }
 
     /// Writes what one rule did. Called before the rule is changed or deleted, because an event describes its rule as

@@ -2,11 +2,16 @@
 
 use std::num::NonZeroU32;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::clock::{Now, rfc3339, unix_millis};
-use super::db::{self, Database, Rotation, SETTINGS_CHANGED, StoredKey, StoredTenant, settings_event, update_tenant};
+use super::db::{
+    self, Database, Rotation, SETTINGS_CHANGED, SignInLink, StoredKey, StoredTenant, settings_event, update_tenant,
+};
 use super::token::keys::kid;
 use super::token::{self, Claims, Keys, Kind, MANAGEMENT_SCOPES};
 use crate::tenant::{Domain, MAX_DOMAINS, Name, RateLimit, SecurityMode, Settings, Tenant};
@@ -247,6 +252,53 @@ pub async fn mint(database: &dyn Database, keys: &Keys, request: TokenRequest, n
         }
     };
     Ok(format!("{}\n", keys.mint(&claims)?))
+}
+
+/// What the command line says of a link to the console.
+#[derive(Debug)]
+pub struct LinkRequest {
+    /// Whose console it opens.
+    pub tenant: Name,
+    /// Where a browser finds the store, such as `http://127.0.0.1:8081`.
+    pub url: String,
+    /// What may be done there: scopes of the Management API, separated by spaces; all if absent.
+    pub scope: Option<String>,
+    /// How long the link is valid, in seconds.
+    pub ttl: u64,
+    /// How long its user is signed in, in seconds.
+    pub session_ttl: u64,
+}
+
+/// `console-link`: a link that signs in once, valid from `now`, in UNIX seconds.
+pub async fn console_link(database: &dyn Database, request: LinkRequest, now: u64) -> Result<String, Error> {
+    let LinkRequest { tenant, url, scope, ttl, session_ttl } = request;
+    let invalid = |text: &str| Err(Error::Invalid(text.to_owned()));
+    if !(1..=MAX_TTL).contains(&ttl) || !(1..=MAX_TTL).contains(&session_ttl) {
+        return invalid("a link and a session last a second or more and 10 years at most");
+    }
+    let scope = scope.unwrap_or_else(|| MANAGEMENT_SCOPES.join(" "));
+    if !token::is_scope(&scope) {
+        return invalid("--scope is a list of scopes separated by single spaces");
+    }
+    let base = url.trim_end_matches('/');
+    if !(base.starts_with("http://") || base.starts_with("https://")) || base.contains(['?', '#']) {
+        return invalid("--url is where a browser finds the store, such as http://127.0.0.1:8081");
+    }
+    let stored = database.tenant(&tenant).await?.ok_or_else(|| Error::UnknownTenant(tenant.clone()))?;
+    let mut code = [0; 32];
+    getrandom::fill(&mut code).map_err(|_| token::Error::NoRandomness)?;
+    let code = URL_SAFE_NO_PAD.encode(code);
+    let link = SignInLink {
+        code_sha256: Sha256::digest(&code).into(),
+        tenant: stored.slot,
+        scope,
+        session_ttl,
+        expires_at: now.saturating_add(ttl),
+    };
+    if !database.create_sign_in_link(&link, now).await? {
+        return Err(Error::UnknownTenant(tenant));
+    }
+    Ok(format!("{base}/console/sign-in?code={code}\n"))
 }
 
 /// `key list`

@@ -108,6 +108,11 @@ impl<T: Total> Gathered<T> {
         self.state().totals.get_mut(key).map(change)
     }
 
+    /// The totals that are wanted, as they are at the moment.
+    pub(super) fn select(&self, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
+        self.state().totals.values().filter(|total| is_wanted(total)).cloned().collect()
+    }
+
     /// Writes what is complete at `now`, in UNIX milliseconds. What could not be written is kept for the next time.
     pub async fn write_complete(&self, database: &dyn Database, now: u64) {
         let complete = self.take(|total| total.is_complete(now));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +18,7 @@ use super::client_upkeep;
 use super::client_uses::ClientUses;
 use super::clock::Clock;
 use super::db::Database;
+use super::http::console::OverTls;
 use super::http::metrics::Metrics;
 use super::http::{App, PERMISSION_ANSWERS, router};
 use super::log_upkeep;
@@ -124,7 +126,8 @@ pub async fn serve(
         in_force: Arc::new(AtomicBool::new(!ready_after_edge)),
     };
     let over_tls = tls_listener
-        .map(|listener| axum::serve(listener, router(app.clone())).with_graceful_shutdown(stopped(stopping.clone())));
+        .map(|listener| (listener, router(app.clone()).layer(Extension(OverTls))))
+        .map(|(listener, router)| axum::serve(listener, router).with_graceful_shutdown(stopped(stopping.clone())));
     let over_tls = async {
         match over_tls {
             Some(answering) => answering.await,

@@ -12,7 +12,7 @@ if ! { command -v node && command -v npm; } >/dev/null; then
 fi
 mkdir -p "$home"
 if ! cmp -s "$here/package.json" "$home/installed.json"; then
-    printf 'login: installing openid-client, the MCP SDK and playwright-core into %s (once)\n' "${home#"$PWD"/}" >&2
+    printf 'login: installing openid-client, the MCP SDK, playwright-core and axe-core into %s (once)\n' "${home#"$PWD"/}" >&2
     cp "$here/package.json" "$home/"
     npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$home" >&2 || {
         printf 'login: npm could not install the clients\n' >&2

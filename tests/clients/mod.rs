@@ -91,3 +91,19 @@ fn a_person_logs_in_and_decides_with_a_browser_and_what_is_forbidden_ends_in_a_p
     let Some(chromium) = tool("DCR_TEST_CHROMIUM") else { return };
     logs_in("browser.mjs", &[chromium.as_os_str()]);
 }
+
+#[test]
+fn an_owner_gets_from_nothing_to_a_registered_client_and_does_the_rest_in_the_consoles_pages() {
+    let (Some(chromium), Some(home)) = (tool("DCR_TEST_CHROMIUM"), tool("DCR_TEST_LOGIN_CLIENTS")) else { return };
+    let gateway = Gateway::start(Options::default());
+    let console = format!("http://{}", gateway.store_address());
+    let link = gateway.store_command(&["console-link", "--tenant", "default", "--url", &console]);
+    let few = gateway.store_command(&["token", "--tenant", "default", "--scope", "read:clients"]);
+    let mut node = Command::new("node");
+    node.arg(home.join("console.mjs"))
+        .arg(format!("https://localhost:{}", gateway.https_address().port()))
+        .arg(chromium)
+        .args([console, link.trim().to_owned(), few.trim().to_owned()])
+        .env("NODE_EXTRA_CA_CERTS", gateway.ca());
+    output_of(&mut node);
+}

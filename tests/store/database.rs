@@ -1751,9 +1751,9 @@ async fn clients_are_found_by_their_id_or_a_part_of_their_name_the_newest_first(
     };
     let [app, weather, anger, other] = [0, 1, 2, 3].map(client_id);
     assert_eq!(found("WEATHER", 9).await, [weather.clone(), app]);
-    assert_eq!(found("weather", 1).await, [weather.clone()]);
+    assert_eq!(found("weather", 1).await, std::slice::from_ref(&weather));
     assert_eq!(found("%_", 9).await, [weather]);
-    assert_eq!(found("Ärg", 9).await, [anger.clone()]);
+    assert_eq!(found("Ärg", 9).await, std::slice::from_ref(&anger));
     assert_eq!(found(&anger, 9).await, [anger]);
     assert!(found(&other, 9).await.is_empty());
     assert!(found("a\u{0}b", 9).await.is_empty());

@@ -3,6 +3,7 @@
 mod acl_counts;
 mod clients;
 mod command_line;
+mod console;
 mod controls;
 mod database;
 mod durability;

@@ -296,6 +296,9 @@ impl Caller {
             .http_status_as_error(false)
             .timeout_global(Some(PATIENCE))
             .max_idle_connections_per_host(64)
+            // An answer is what the store said, not what it pointed to.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .build();
         Self { agent: config.into(), address, token: None }
     }

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `/edge/v1/…` | the filter: [`edge`]; authorization servers: [`server`] |
 //! | `/api/v2/…` | the tenant's owner: [`management`] |
+//! | `/console/…` | the tenant's owner, in a browser: [`console`] |
 //! | `/.well-known/jwks.json` | whoever checks the store's tokens: [`jwks`] |
 //! | `/livez`, `/readyz`, `/metrics` | whoever watches the process: [`health`], [`metrics`] |
 
+pub mod console;
 pub mod edge;
 pub mod error;
 pub mod health;
@@ -90,6 +92,7 @@ impl App {
 
 /// Every route of the store.
 pub fn router(app: App) -> Router {
+    let management = management::router().layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(app.clone());
     Router::new()
         .route(
             "/edge/v1/tenants/{tenant}/clients/{client_id}",
@@ -109,6 +112,7 @@ pub fn router(app: App) -> Router {
         .route(REPORT_PATH, post(edge::report))
         .route(READY_PATH, get(health::ready_for_edges))
         .merge(management::router())
+        .merge(console::router(management))
         .route("/.well-known/jwks.json", get(jwks::show))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))

@@ -18,13 +18,10 @@ pub struct Access {
     pub stored: StoredTenant,
 }
 
-impl FromRequestParts<App> for Access {
-    type Rejection = ManagementError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ManagementError> {
+impl Access {
+    /// What a token says, and the tenant whose Management API it opens.
+    pub async fn of_token(app: &App, token: &str) -> Result<(Claims, StoredTenant), ManagementError> {
         let unauthorized = |reason: &str| ManagementError::unauthorized(reason);
-        let token = bearer(&parts.headers)
-            .ok_or_else(|| unauthorized("send one Management API token in the authorization header"))?;
         let claims = app.verifier.check(token, Kind::Management, unix_now()).await?;
         let no_tenant = || unauthorized("no tenant answers for the domain of the token's audience (aud)");
         let domain = claims.management_domain().ok_or_else(no_tenant)?;
@@ -32,6 +29,18 @@ impl FromRequestParts<App> for Access {
         if !claims.opens(stored.slot) {
             return Err(unauthorized("the token is of a tenant that was deleted or lost its domain; get a new token"));
         }
+        Ok((claims, stored))
+    }
+}
+
+impl FromRequestParts<App> for Access {
+    type Rejection = ManagementError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ManagementError> {
+        let unauthorized = |reason: &str| ManagementError::unauthorized(reason);
+        let token = bearer(&parts.headers)
+            .ok_or_else(|| unauthorized("send one Management API token in the authorization header"))?;
+        let (claims, stored) = Self::of_token(app, token).await?;
         // The edge names the tenant of the host that the request came to.
         let named = parts.headers.get_all(TENANT_HEADER).iter().all(|name| name == stored.tenant.name.as_str());
         if !named {

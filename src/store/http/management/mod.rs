@@ -33,6 +33,9 @@ use axum::body::Bytes;
 use axum::http::header;
 use axum::routing::get;
 
+pub use self::access::Access;
+pub(super) use self::network_acls::reorder as reorder_network_acls;
+
 use self::operation::Operation;
 use super::App;
 use crate::management::{ClientGrant, Connection, ResourceServer};

@@ -21,7 +21,7 @@ use super::paging::Paging;
 use crate::acl::{NetworkAcl, Rule};
 use crate::store::blocking;
 use crate::store::clock::{rfc3339, unix_millis};
-use crate::store::db::{NewAcl, StoredAcl, acl_id, update_network_acl};
+use crate::store::db::{NewAcl, StoredAcl, StoredTenant, acl_id, update_network_acl};
 use crate::store::http::App;
 use crate::store::http::error::ManagementError;
 
@@ -150,6 +150,29 @@ pub async fn create(access: Access, State(app): State<App>, request: Request) ->
         acl_warnings::add_for_list(&mut response, &app, access.stored, parts).await;
     }
     acl_warnings::add_for_rule(&mut response, &app, &rule);
+    Ok(response)
+}
+
+/// Puts all access rules of the tenant at once into the order of these ids, with the warnings that this calls for. The
+/// hosted API has no such call: there each rule's priority is changed by itself, and every order between is in force.
+pub(in crate::store::http) async fn reorder(
+    app: &App,
+    tenant: StoredTenant,
+    ids: &[String],
+    request: Parts,
+) -> Result<Response, ManagementError> {
+    for id in ids {
+        app.acl_counts.write_rule(&*app.database, tenant.slot, id).await;
+    }
+    let others = || {
+        let message = "There are other access rules by now than those that were put in order; look at the list again";
+        ManagementError::new(StatusCode::CONFLICT, "other_network_acls", message)
+    };
+    let is_altered = app.database.reorder_network_acls(tenant.slot, ids, unix_millis()).await?.ok_or_else(others)?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if is_altered {
+        acl_warnings::add_for_list(&mut response, app, tenant, request).await;
+    }
     Ok(response)
 }
 
