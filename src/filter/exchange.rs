@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::board::{InForce, Lookup};
+use super::bodies::Watch;
 use super::callout::StoreRefusal;
 use super::config::UnknownHosts;
 use super::controls::{self, Controls, Guarded};
@@ -118,6 +119,8 @@ pub struct Exchange {
     cors: Option<Cors>,
     /// The server's metadata on their way to the client.
     completion: Option<Completion>,
+    /// Kept while a body is awaited and nobody knows whether this worker sees any.
+    watch: Option<Watch>,
 }
 
 impl Exchange {
@@ -134,6 +137,7 @@ impl Exchange {
             guarded: None,
             cors: None,
             completion: None,
+            watch: None,
         }
     }
 
@@ -155,9 +159,7 @@ impl Exchange {
             Ok(Admission::Registration(registration)) => {
                 self.recognise(&arrival);
                 self.state = State::Registering(registration);
-                if end_of_stream {
-                    self.on_end(environment);
-                }
+                self.on_head(environment, end_of_stream);
             }
             Ok(Admission::Client(tenant, endpoint)) => {
                 self.recognise(&arrival);
@@ -165,9 +167,7 @@ impl Exchange {
                 match Controls::new(&self.worker, tenant, endpoint, head, self.decision_id.clone()) {
                     Ok(controls) => {
                         self.state = State::Controlling(Box::new(controls));
-                        if end_of_stream {
-                            self.on_end(environment);
-                        }
+                        self.on_head(environment, end_of_stream);
                     }
                     Err(refusal) => self.refuse(environment, &refusal),
                 }
@@ -188,8 +188,47 @@ impl Exchange {
         self.decision_id = id.unwrap_or_else(|| random_id(environment));
     }
 
+    /// Waits for the body, if there is one and the worker may see it.
+    fn on_head<E: Environment>(&mut self, environment: &E, end_of_stream: bool) {
+        if end_of_stream {
+            self.on_end(environment);
+        } else if self.worker.bodies.are_hidden() {
+            self.refuse(environment, &Refusal::BodiesHidden);
+        } else {
+            self.watch = self.worker.bodies.watch(environment);
+        }
+    }
+
+    /// Whether the request is to be looked at from time to time, since its body may never be seen.
+    pub fn is_watched(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// Refuses the request if its body is there and hidden.
+    pub fn on_watch<E: Environment>(&mut self, environment: &E) {
+        let Some(mut watch) = self.watch.take() else { return };
+        match self.state {
+            State::Registering(_) | State::Controlling(_) => {
+                if self.worker.bodies.are_hidden_from(environment, &mut watch) {
+                    self.refuse(environment, &Refusal::BodiesHidden);
+                } else {
+                    self.watch = Some(watch);
+                }
+            }
+            State::Deciding | State::Passing | State::Answered { .. } => {}
+        }
+    }
+
+    /// The proxy calls back with the body, or with what comes after it.
+    fn on_seen(&mut self) {
+        if self.watch.take().is_some() {
+            self.worker.bodies.seen();
+        }
+    }
+
     /// Looks at the body as far as it has come: `total` bytes.
     pub fn on_body<E: Environment>(&mut self, environment: &E, total: usize, end_of_stream: bool) -> Flow {
+        self.on_seen();
         self.register(environment, |registration, id| registration.on_body(environment, id, total, end_of_stream));
         self.control(environment, |controls| controls.on_body(environment, total, end_of_stream));
         self.flow()
@@ -197,6 +236,7 @@ impl Exchange {
 
     /// Trailers end the body without a last piece that says so.
     pub fn on_trailers<E: Environment>(&mut self, environment: &E) -> Flow {
+        self.on_seen();
         self.on_end(environment);
         self.flow()
     }

@@ -39,7 +39,7 @@ const REASON_PROPERTY: &str = "dcr_edge.reason";
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Info);
     proxy_wasm::set_root_context(|context| {
-        Box::new(Root { configured: None, context, waiting: Rc::default() })
+        Box::new(Root { configured: None, context, waiting: Rc::default(), watched: Rc::default() })
     });
 }}
 
@@ -57,7 +57,11 @@ struct Root {
     /// The number of its own context.
     context: u32,
     waiting: Rc<Waiting>,
+    watched: Rc<Watched>,
 }
+
+/// Requests that are looked at with each tick, each with its context: the first ones of a worker whose bodies are awaited.
+type Watched = RefCell<Vec<(u32, Weak<RefCell<Exchange>>)>>;
 
 /// Requests that wait for what the worker does in their place, by the tickets' numbers, each with its context.
 type Waiting = RefCell<HashMap<u64, (u32, Weak<RefCell<Exchange>>)>>;
@@ -106,6 +110,27 @@ impl Root {
                 self.tell(ticket, |exchange| exchange.on_repeat(&Proxy, result));
             }
         }
+    }
+
+    /// Looks at the requests that are watched.
+    fn look(&self) {
+        let watched = self.watched.take();
+        if watched.is_empty() {
+            return;
+        }
+        let mut kept = Vec::new();
+        for (context, weak) in watched {
+            let Some(exchange) = weak.upgrade() else { continue };
+            let Ok(mut exchange) = exchange.try_borrow_mut() else { continue };
+            if hostcalls::set_effective_context(context).is_ok() {
+                exchange.on_watch(&Proxy);
+            }
+            if exchange.is_watched() {
+                kept.push((context, weak));
+            }
+        }
+        let _ = hostcalls::set_effective_context(self.context);
+        self.watched.borrow_mut().extend(kept);
     }
 
     /// Tells the request that waits under this ticket something: what it does then, it does in its own context.
@@ -192,6 +217,7 @@ impl RootContext for Root {
         if let Some(configured @ Configured { worker, feed, reporter }) = &self.configured {
             feed.tick(&Proxy);
             reporter.tick(&Proxy);
+            self.look();
             worker.clients.tick(&Proxy, &worker.keys);
             self.deliver_repeated(worker, worker.repeats.tick(&Proxy, worker));
             if worker.forwards.is_due() {
@@ -205,7 +231,8 @@ impl RootContext for Root {
     fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
         let exchange = |configured: &Configured| Rc::new(RefCell::new(Exchange::new(Rc::clone(&configured.worker))));
         let exchange = self.configured.as_ref().map(exchange);
-        Some(Box::new(Stream { context, exchange, waiting: Rc::clone(&self.waiting) }))
+        let (waiting, watched) = (Rc::clone(&self.waiting), Rc::clone(&self.watched));
+        Some(Box::new(Stream { context, exchange, waiting, watched }))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -218,6 +245,7 @@ struct Stream {
     context: u32,
     exchange: Option<Rc<RefCell<Exchange>>>,
     waiting: Rc<Waiting>,
+    watched: Rc<Watched>,
 }
 
 impl Stream {
@@ -251,7 +279,14 @@ impl Context for Stream {
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        action(self.with(|exchange| exchange.on_headers(&Proxy, end_of_stream)))
+        let flow = self.with(|exchange| {
+            let flow = exchange.on_headers(&Proxy, end_of_stream);
+            (flow, exchange.is_watched())
+        });
+        if let (Some((_, true)), Some(exchange)) = (flow, &self.exchange) {
+            self.watched.borrow_mut().push((self.context, Rc::downgrade(exchange)));
+        }
+        action(flow.map(|(flow, _)| flow))
     }
 
     fn on_http_request_body(&mut self, total: usize, end_of_stream: bool) -> Action {

@@ -14,6 +14,7 @@
 //! | [`signals`] | where the signals of access rules come from |
 //! | [`limiter`] | buckets in shared data: the tenant's, and those of sources |
 //! | [`tally`], [`report`] | what access rules did and what was refused: counted; told to the store |
+//! | [`bodies`] | whether the proxy lets the filter see bodies at all |
 //! | [`controls`] | the way of a request to the authorization server that a registered client may have sent |
 //! | [`clients`], [`client_changes`] | what a worker knows of clients; which of them changed |
 //! | [`callout`] | what the store's answers mean |
@@ -21,6 +22,7 @@
 //! | [`worker`] | what the exchanges of one worker share |
 
 pub mod board;
+pub mod bodies;
 pub mod callout;
 pub mod client_changes;
 pub mod clients;

@@ -76,6 +76,8 @@ reasons! {
     InvalidSoftwareStatement = "invalid_software_statement",
     /// 503: no settings have been loaded yet.
     SettingsNotLoaded = "settings_not_loaded",
+    /// 503: the plugin cannot see bodies, because of a setting that it lacks.
+    BodiesHidden = "bodies_hidden",
     /// 503: the tenant's settings cannot be read.
     SettingsUnreadable = "settings_unreadable",
     /// 503: the system's random source failed.

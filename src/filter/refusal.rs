@@ -57,6 +57,8 @@ pub enum Refusal {
         /// The limit in bytes.
         most: usize,
     },
+    /// The plugin cannot see bodies.
+    BodiesHidden,
     /// The metadata breaks a rule.
     Metadata(Rejection),
     /// The system's random source failed.
@@ -157,6 +159,7 @@ impl Refusal {
             Self::ContentEncoding => Reason::ContentEncoding,
             Self::ContentType => Reason::ContentType,
             Self::BodyTooLarge { .. } => Reason::BodyTooLarge,
+            Self::BodiesHidden => Reason::BodiesHidden,
             Self::Metadata(rejection) => match rejection.error {
                 ErrorCode::InvalidClientMetadata => Reason::InvalidClientMetadata,
                 ErrorCode::InvalidRedirectUri => Reason::InvalidRedirectUri,
@@ -191,7 +194,7 @@ impl Refusal {
             Self::SettingsNotLoaded => {
                 (UNAVAILABLE, "the gateway has not loaded its settings yet, try again in a moment")
             }
-            Self::SettingsUnreadable | Self::LimiterUnavailable | Self::RandomnessUnavailable => {
+            Self::SettingsUnreadable | Self::LimiterUnavailable | Self::BodiesHidden | Self::RandomnessUnavailable => {
                 (UNAVAILABLE, "the gateway cannot decide on this request now, try again later")
             }
             Self::RefusedByServer { error, description } => ((400, *error), description.as_str()),

@@ -1,6 +1,7 @@
 //! What all exchanges of one worker share.
 
 use super::board::{Copies, Keys};
+use super::bodies::Bodies;
 use super::clients::Clients;
 use super::config::Config;
 use super::forward::Forwards;
@@ -27,6 +28,8 @@ pub struct Worker {
     pub copies: Copies,
     /// What it knows of clients.
     pub clients: Clients,
+    /// What it knows of whether it sees bodies.
+    pub bodies: Bodies,
     /// The numbers of what it does in the place of requests.
     pub tickets: Tickets,
     /// The registrations that are under way to authorization servers.
@@ -50,6 +53,20 @@ impl Worker {
         let clients = Clients::new(&config.store);
         let (routes, copies, refusals) = (Routes::default(), Copies::default(), Refusals::default());
         let (tickets, forwards, repeats) = (Tickets::default(), Forwards::default(), Repeats::default());
-        Ok(Self { config, authorization, keys, acl, routes, copies, clients, tickets, forwards, repeats, refusals })
+        let bodies = Bodies::default();
+        Ok(Self {
+            config,
+            authorization,
+            keys,
+            acl,
+            routes,
+            copies,
+            clients,
+            bodies,
+            tickets,
+            forwards,
+            repeats,
+            refusals,
+        })
     }
 }

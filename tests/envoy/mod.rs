@@ -1,6 +1,7 @@
 //! The filter in a real Envoy, in front of a real store.
 
 mod access;
+mod bodies;
 mod configuration;
 mod controls;
 mod cors;
