@@ -14,6 +14,7 @@
 //! | [`third_party`] | what a registered client may do at the authorization server |
 //! | [`rate_limit`] | the token-bucket arithmetic |
 //! | [`filter`] | the edge: an Envoy filter over these rooms; only its `host` touches `proxy_wasm` |
+//! | [`trace_context`] | which trace a request is a part of, as the W3C has it |
 //! | [`edge_api`] | the words the edge and the store say to each other |
 //! | `store` | native only: HTTP, database, tokens |
 
@@ -35,3 +36,4 @@ mod sorted;
 pub mod store;
 pub mod tenant;
 pub mod third_party;
+pub mod trace_context;

@@ -29,6 +29,9 @@ use tracing_subscriber::EnvFilter;
 struct Cli {
     #[command(flatten)]
     database: DatabaseArgs,
+    /// How the log, which goes to standard error, is written; RUST_LOG says how much of it
+    #[arg(long, env = "DCR_LOG_FORMAT", value_enum, default_value_t, global = true)]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -286,6 +289,15 @@ impl From<LimitArgs> for RateLimitChange {
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
+enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// An object a line, for whatever gathers logs
+    Json,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
 enum TokenKind {
     /// The Management API of one tenant
     #[default]
@@ -309,11 +321,11 @@ impl From<TokenKind> for token::Kind {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match cli.log_format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
+    }
     match run(&cli.database, cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

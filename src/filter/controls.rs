@@ -23,6 +23,7 @@ use crate::registration::is_third_party_form;
 use crate::request_path::Endpoint;
 use crate::tenant::{Registrar, SecurityMode, UnknownClients};
 use crate::third_party::{self, AuthorizationRefusal, Denial, Message, OAuthError, Parameters};
+use crate::trace_context::TraceContext;
 
 /// Header by which the server knows the client of a request that the edge has written.
 const CLIENT_HEADER: &str = "x-dcr-client";
@@ -67,6 +68,8 @@ pub struct Controls {
     is_called_by_worker: bool,
     /// The request's id, for the store's log.
     request_id: String,
+    /// The trace that it says to be a part of.
+    trace: Option<Rc<TraceContext>>,
 }
 
 impl Controls {
@@ -89,13 +92,14 @@ impl Controls {
             worker: Rc::clone(worker),
             tenant,
             endpoint,
-            head,
             size: 0,
             body: Vec::new(),
             unseen: Vec::new(),
             seen: Vec::new(),
             asked: None,
             is_called_by_worker: false,
+            trace: head.trace().map(Rc::new),
+            head,
             request_id,
         })
     }
@@ -153,6 +157,13 @@ impl Controls {
         let Some((question, id, _)) = self.asked.take() else { return Ok(Step::Wait) };
         self.is_called_by_worker = true;
         self.learn(environment, question, id, result)
+    }
+
+    /// The client that the request is of, if the tenant has it.
+    pub fn client_id(&self) -> Option<&str> {
+        let mut known = self.seen.iter().filter_map(|(_, client)| client.as_ref());
+        let (Some(only), None) = (known.next(), known.next()) else { return None };
+        Some(&only.record.client_id)
     }
 
     /// The number of the ticket under which the worker asks the store, if it does.
@@ -216,6 +227,7 @@ impl Controls {
                         path: edge_api::controls_path(&self.tenant.tenant.name, &id),
                         body: Vec::new(),
                         request_id: self.request_id.clone(),
+                        trace: self.trace(),
                     };
                     let call = if self.is_called_by_worker {
                         StoreCall::send_by_worker(environment, &self.worker, request)
@@ -229,6 +241,10 @@ impl Controls {
             self.seen.push((id, client));
         }
         self.decide(environment)
+    }
+
+    fn trace(&self) -> Rc<TraceContext> {
+        self.trace.clone().unwrap_or_else(|| Rc::new(TraceContext::of_request(&self.request_id)))
     }
 
     fn take_look_up<E: Environment>(&self, environment: &E) -> Result<(), Refusal> {

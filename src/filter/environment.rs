@@ -75,6 +75,8 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// For the access log and the metrics.
     pub reason: Reason,
+    /// The client that it registers.
+    pub client_id: Option<String>,
 }
 
 /// What the proxy does with the request next.
@@ -97,49 +99,103 @@ pub enum Level {
     Error,
 }
 
-/// What is measured beside the decisions. All workers together have one of each.
+/// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Metric {
-    /// Clients that workers know; one that two know counts twice.
-    CachedClients,
-    /// Bytes that they take up.
-    CachedClientBytes,
-    /// Requests whose client a worker knew.
-    ClientHits,
-    /// Requests with an id that a worker knew to be nobody's.
-    ClientUnknownHits,
-    /// Times that the store was asked for a client.
-    ClientMisses,
-    /// Calls to the store that came to nothing and were sent once more.
-    StoreRepeats,
+pub enum MetricKind {
+    /// It grows.
+    Counter,
+    /// It is what it is set to, or what is added to it.
+    Gauge,
+    /// Many numbers, of which the proxy keeps how they are spread.
+    Histogram,
 }
 
-impl Metric {
-    /// Each of them, in the order of its number.
-    pub const ALL: [Self; 6] = [
-        Self::CachedClients,
-        Self::CachedClientBytes,
-        Self::ClientHits,
-        Self::ClientUnknownHits,
-        Self::ClientMisses,
-        Self::StoreRepeats,
-    ];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::CachedClients => "dcr_edge.cached_clients",
-            Self::CachedClientBytes => "dcr_edge.cached_client_bytes",
-            Self::ClientHits => "dcr_edge.client_lookups.result=hit",
-            Self::ClientUnknownHits => "dcr_edge.client_lookups.result=unknown_hit",
-            Self::ClientMisses => "dcr_edge.client_lookups.result=miss",
-            Self::StoreRepeats => "dcr_edge.store_repeats",
+/// Declares [`Metric`] with kinds and names, so that no variant can be missing among those that the proxy is told of.
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $variant:ident: $kind:ident = $name:literal,)*) => {
+        /// What is measured beside the decisions. All workers together have one of each.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum Metric {
+            $($(#[$doc])* $variant,)*
         }
-    }
 
-    /// Whether it can become less.
-    pub fn is_gauge(self) -> bool {
-        matches!(self, Self::CachedClients | Self::CachedClientBytes)
+        impl Metric {
+            /// Each of them, in the order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!("dcr_edge.", $name),)*
+                }
+            }
+
+            /// Its kind.
+            pub fn kind(self) -> MetricKind {
+                match self {
+                    $(Self::$variant => MetricKind::$kind,)*
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Requests to register that were answered with a client.
+    Registered: Counter = "registrations.result=registered",
+    /// Those that an access rule kept out.
+    RegistrationBlocked: Counter = "registrations.result=blocked",
+    /// Those that were over a limit.
+    RegistrationLimited: Counter = "registrations.result=limited",
+    /// Those that the tenant does not take, or that break a rule.
+    RegistrationRefused: Counter = "registrations.result=refused",
+    /// Those that could not be decided on, or not be carried out.
+    RegistrationFailed: Counter = "registrations.result=failed",
+    /// Requests to register that the limiters of this edge let pass.
+    LimiterAdmissions: Counter = "limiter_admissions",
+    /// Calls to the store for requests that were answered by it.
+    StoreCallAnswered: Counter = "store_calls.result=answered",
+    /// Those that were not, each repeat by itself.
+    StoreCallFailed: Counter = "store_calls.result=failed",
+    /// How long those calls took that came back, in milliseconds.
+    StoreCallMillis: Histogram = "store_call_ms",
+    /// Calls to the store that came to nothing and were sent once more.
+    StoreRepeats: Counter = "store_repeats",
+    /// The number of the store's last change that is in force.
+    SettingsVersion: Gauge = "settings_version",
+    /// For how many seconds nothing was heard of the store.
+    SettingsAge: Gauge = "settings_age_seconds",
+    /// Clients that workers know; one that two know counts twice.
+    CachedClients: Gauge = "cached_clients",
+    /// Bytes that they take up.
+    CachedClientBytes: Gauge = "cached_client_bytes",
+    /// Requests whose client a worker knew.
+    ClientHits: Counter = "client_lookups.result=hit",
+    /// Requests with an id that a worker knew to be nobody's.
+    ClientUnknownHits: Counter = "client_lookups.result=unknown_hit",
+    /// Times that the store was asked for a client.
+    ClientMisses: Counter = "client_lookups.result=miss",
+}
+
+/// What the access log may say of a request, beside the reason of an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogField {
+    /// What became of it: `registered`, `refused`, `redirected`, `preflight` or `passed`.
+    Decision,
+    /// The name of the tenant.
+    Tenant,
+    /// The client that it registered, or that sent it.
+    ClientId,
+}
+
+impl LogField {
+    /// The filter state that has it: `%FILTER_STATE(wasm.dcr_edge.tenant:PLAIN)%`, without `wasm.`.
+    pub fn state(self) -> &'static str {
+        match self {
+            Self::Decision => "dcr_edge.decision",
+            Self::Tenant => "dcr_edge.tenant",
+            Self::ClientId => "dcr_edge.client_id",
+        }
     }
 }
 
@@ -194,8 +250,12 @@ pub trait Environment {
     fn reply(&self, reply: &Reply);
     /// Counts a reason that is not that of an answer, so many times.
     fn count(&self, reason: Reason, times: u32);
-    /// Adds to a measure.
+    /// Adds to a counter or a gauge.
     fn measure(&self, metric: Metric, by: i64);
+    /// Sets a gauge, or adds a number to a histogram.
+    fn record(&self, metric: Metric, value: u64);
+    /// Tells the access log something of the request at hand.
+    fn tell_log(&self, field: LogField, value: &str);
     /// Writes a line to the proxy's log.
     fn log(&self, level: Level, line: &str);
 }

@@ -18,7 +18,7 @@ use super::config::UnknownHosts;
 use super::controls::{self, Controls, Guarded};
 use super::cors::{self, Cors, Readable};
 use super::discovery::{Completion, Unusable};
-use super::environment::{CallAnswer, CallResult, Environment, Flow, Level, Reply};
+use super::environment::{CallAnswer, CallResult, Environment, Flow, Level, LogField, Metric, Reply};
 use super::limiter::{self, Outcome};
 use super::reason::Reason;
 use super::refusal::{Limiter, Refusal};
@@ -111,8 +111,10 @@ pub struct Exchange {
     limit: Option<Limit>,
     /// Whether the request says it is gRPC.
     is_grpc: bool,
-    /// The slot of the tenant whose registration endpoint it is for.
-    registers_at: Option<u32>,
+    /// The tenant that it is for.
+    tenant: Option<Rc<InForce>>,
+    /// Whether it is for the registration endpoint.
+    is_registration: bool,
     /// The authorization request of a client with controls, once it went on.
     guarded: Option<Guarded>,
     /// What the tenant says of the page that sent it, in the place of what the server says.
@@ -133,7 +135,8 @@ impl Exchange {
             shared: Vec::new(),
             limit: None,
             is_grpc: false,
-            registers_at: None,
+            tenant: None,
+            is_registration: false,
             guarded: None,
             cors: None,
             completion: None,
@@ -154,7 +157,8 @@ impl Exchange {
             }
             Ok(Admission::Preflight) => {
                 let headers = std::mem::take(&mut self.shared);
-                self.answer(environment, &Reply { status: 204, headers, body: Vec::new(), reason: Reason::Preflight });
+                let (body, reason) = (Vec::new(), Reason::Preflight);
+                self.answer(environment, &Reply { status: 204, headers, body, reason, client_id: None });
             }
             Ok(Admission::Registration(registration)) => {
                 self.recognise(&arrival);
@@ -326,10 +330,22 @@ impl Exchange {
         match take(controls) {
             Ok(controls::Step::Wait) => {}
             Ok(controls::Step::Pass(guarded)) => {
+                if let Some(client_id) = controls.client_id() {
+                    environment.tell_log(LogField::ClientId, client_id);
+                    environment.tell_log(LogField::Decision, "passed");
+                    if let Some(tenant) = &self.tenant {
+                        environment.tell_log(LogField::Tenant, tenant.tenant.name.as_str());
+                    }
+                }
                 self.guarded = guarded;
                 self.state = State::Passing;
             }
-            Err(refusal) => self.refuse(environment, &refusal),
+            Err(refusal) => {
+                if let Some(client_id) = controls.client_id() {
+                    environment.tell_log(LogField::ClientId, client_id);
+                }
+                self.refuse(environment, &refusal);
+            }
         }
     }
 
@@ -411,10 +427,9 @@ impl Exchange {
                 _ => Err(Refusal::UnknownHost),
             };
         };
+        self.tenant = Some(Rc::clone(&tenant));
         let endpoint = tenant.routes.classify(&arrival.path());
-        if let Ok(Endpoint::Registration | Endpoint::BelowRegistration) = endpoint {
-            self.registers_at = Some(tenant.slot);
-        }
+        self.is_registration = matches!(endpoint, Ok(Endpoint::Registration | Endpoint::BelowRegistration));
         if let Some(name) = server_name.as_deref().filter(|name| *name != host) {
             let other = self.tenant_of(environment, name)?;
             if other.is_some_and(|other| other.slot != tenant.slot) {
@@ -580,7 +595,9 @@ impl Exchange {
             }
         }
         let outcome = limiter::take(environment, &tenant.bucket, settings.rate_limit);
-        self.take(environment, outcome, settings.rate_limit, Limiter::Tenant)
+        self.take(environment, outcome, settings.rate_limit, Limiter::Tenant)?;
+        environment.measure(Metric::LimiterAdmissions, 1);
+        Ok(())
     }
 
     fn take<E: Environment>(
@@ -647,11 +664,45 @@ impl Exchange {
             return;
         }
         self.state = State::Answered { status: reply.status };
-        // What is no success was refused.
-        if let Some(slot) = self.registers_at.filter(|_| reply.status >= 300) {
-            self.worker.refusals.count(slot, reply.reason);
+        if let Some(tenant) = &self.tenant {
+            if self.is_registration {
+                // What is no success was refused.
+                if reply.status >= 300 {
+                    self.worker.refusals.count(tenant.slot, reply.reason);
+                }
+                if let Some(metric) = registration_metric(reply) {
+                    environment.measure(metric, 1);
+                }
+            }
+            environment.tell_log(LogField::Tenant, tenant.tenant.name.as_str());
         }
+        if let Some(client_id) = &reply.client_id {
+            environment.tell_log(LogField::ClientId, client_id);
+        }
+        environment.tell_log(LogField::Decision, decision(reply));
         environment.reply(reply);
+    }
+}
+
+/// What became of a request that was answered like this, in one word for the access log.
+fn decision(reply: &Reply) -> &'static str {
+    match reply.reason {
+        Reason::Registered => "registered",
+        Reason::Preflight => "preflight",
+        Reason::AclRedirected => "redirected",
+        _ => "refused",
+    }
+}
+
+/// The counter of a registration that was answered like this; none for a preflight, which is no registration.
+fn registration_metric(reply: &Reply) -> Option<Metric> {
+    match (reply.reason, reply.status) {
+        (Reason::Preflight, _) => None,
+        (Reason::Registered, _) => Some(Metric::Registered),
+        (Reason::AclBlocked | Reason::AclRedirected, _) => Some(Metric::RegistrationBlocked),
+        (reason, _) if reason.is_limit() => Some(Metric::RegistrationLimited),
+        (_, 500..) => Some(Metric::RegistrationFailed),
+        _ => Some(Metric::RegistrationRefused),
     }
 }
 
@@ -679,7 +730,7 @@ mod tests {
     use crate::edge_api;
     use crate::filter::board::{self, Stamp, State};
     use crate::filter::config::Config;
-    use crate::filter::environment::{CallId, CallResponse, DispatchError, Metric};
+    use crate::filter::environment::{CallId, CallResponse, DispatchError};
     use crate::filter::fake::{self, Fake};
     use crate::filter::store_call::Repeated;
     use crate::registration;
@@ -771,7 +822,7 @@ mod tests {
         fn answer_worker(&self, exchange: &mut Exchange, answer: CallAnswer) {
             let call = CallId(self.sent().len() as u32);
             assert!(self.worker.repeats.awaits(call));
-            self.told(exchange, self.worker.repeats.answered(call, answer));
+            self.told(exchange, self.worker.repeats.answered(&self.fake, call, answer));
             assert!(!self.worker.repeats.awaits(call));
         }
 

@@ -5,7 +5,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::environment::{CallId, CasMismatch, DispatchError, Environment, Level, Metric, NoRandomness, Reply, Shared};
+use super::environment::{
+    CallId, CasMismatch, DispatchError, Environment, Level, LogField, Metric, NoRandomness, Reply, Shared,
+};
 use super::reason::Reason;
 
 /// A call that was sent.
@@ -41,6 +43,7 @@ pub struct Fake {
     pub counted: Mutex<Vec<Reason>>,
     pub lines: Mutex<Vec<String>>,
     pub measured: Mutex<HashMap<&'static str, i64>>,
+    pub log_fields: Mutex<HashMap<&'static str, String>>,
 }
 
 /// What another worker does meanwhile.
@@ -186,6 +189,14 @@ impl Environment for Fake {
 
     fn measure(&self, metric: Metric, by: i64) {
         *self.measured.lock().unwrap().entry(metric.name()).or_default() += by;
+    }
+
+    fn record(&self, metric: Metric, value: u64) {
+        self.measured.lock().unwrap().insert(metric.name(), value as i64);
+    }
+
+    fn tell_log(&self, field: LogField, value: &str) {
+        self.log_fields.lock().unwrap().insert(field.state(), value.to_owned());
     }
 
     fn log(&self, _: Level, line: &str) {

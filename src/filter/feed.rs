@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::board::{self, Published, Stamp, State};
 use super::callout::{self, Answer, Failure};
 use super::client_changes;
-use super::environment::{CallAnswer, Environment, Level};
+use super::environment::{CallAnswer, Environment, Level, Metric};
 use super::limiter::Seed;
 use super::reason::Reason;
 use super::worker::Worker;
@@ -24,6 +24,9 @@ use crate::tenant::{ActiveRule, Domain, Snapshot};
 
 /// What a claim lasts beyond the call's own time-out, in nanoseconds.
 const CLAIM_MARGIN: u64 = 1_000_000_000;
+
+/// Nanoseconds of a second.
+const SECOND: u64 = 1_000_000_000;
 
 /// Most tenants. It bounds the work of a sweep.
 const MAX_SLOTS: u32 = 1 << 20;
@@ -85,13 +88,15 @@ pub struct Feed {
     claim: Cell<Option<u64>>,
     /// What the last look came to, so that the log has a line when it changes and not at each look.
     last: Cell<Option<Failure>>,
+    /// When the age of the settings is shown next, in nanoseconds of the monotonic clock.
+    age_due: Cell<u64>,
 }
 
 impl Feed {
     /// A worker's part in the polling.
     pub fn new(worker: Rc<Worker>) -> Self {
         let (poll_key, cursor_key) = (worker.keys.key("poll"), worker.keys.key("cursor"));
-        Self { worker, poll_key, cursor_key, claim: Cell::new(None), last: Cell::new(None) }
+        Self { worker, poll_key, cursor_key, claim: Cell::new(None), last: Cell::new(None), age_due: Cell::new(0) }
     }
 
     /// Makes the shared keys. The proxy configures one instance before any worker starts, so this never races.
@@ -111,10 +116,25 @@ impl Feed {
 
     /// Looks whether a look is due, and takes it if nobody else does.
     pub fn tick<E: Environment>(&self, environment: &E) {
+        self.show_age(environment);
         let Some(poll) = environment.shared(&self.poll_key) else { return };
         let due = <[u8; 8]>::try_from(poll.value.as_slice()).map(u64::from_le_bytes).unwrap_or(0);
         if environment.monotonic_nanos() >= due {
             self.ask(environment, poll.cas);
+        }
+    }
+
+    /// Shows for how long nothing was heard of the store. Each worker does, so that the number grows whoever should look.
+    fn show_age<E: Environment>(&self, environment: &E) {
+        let now = environment.monotonic_nanos();
+        if now < self.age_due.get() {
+            return;
+        }
+        self.age_due.set(now.saturating_add(SECOND));
+        let heard_at = client_changes::last_word(environment, &self.worker.keys).heard_at;
+        // Nothing was heard yet: then no settings are in force that could be old.
+        if heard_at > 0 {
+            environment.record(Metric::SettingsAge, now.saturating_sub(heard_at) / SECOND);
         }
     }
 
@@ -221,6 +241,7 @@ impl Feed {
             }
             board::set_loaded(environment, &self.worker.keys);
             client_changes::set_heard(environment, &self.worker.keys);
+            environment.record(Metric::SettingsVersion, page.head);
         }
         let value = serde_json::to_vec(&cursor).map_err(|_| Failure::StoreError)?;
         if environment.set_shared(&self.cursor_key, &value, cas).is_ok() {

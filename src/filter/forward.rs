@@ -24,6 +24,7 @@ use super::ticket::{Ticket, Tickets};
 use super::worker::Worker;
 use crate::edge_api::{self, Origin, REQUEST_ID_HEADER, RegisterClient, RegisteredBy};
 use crate::registration::{ClientMetadata, ClientSecret, is_servers_client_id};
+use crate::trace_context::TraceContext;
 
 /// Longest answer of a server that is read, in bytes.
 pub const MAX_ANSWER: usize = 64 * 1024;
@@ -137,6 +138,8 @@ pub struct Forward {
     pub origin: Origin,
     /// The request's id.
     pub decision_id: String,
+    /// The trace that it is a part of.
+    pub trace: Rc<TraceContext>,
 }
 
 /// What became of a registration: the number of its ticket, and its answer.
@@ -159,6 +162,7 @@ struct Numbered {
 }
 
 /// A call whose answer is awaited.
+#[allow(clippy::large_enum_variant, reason = "a worker has few of them, and a box for each is no gain")]
 #[derive(Debug)]
 enum Call {
     /// The server is asked to register the client.
@@ -227,17 +231,18 @@ impl Forwards {
     }
 
     fn register<E: Environment>(&self, environment: &E, worker: &Worker, asked: Numbered) -> Option<Outcome> {
-        let Forward { server, tenant, metadata, decision_id, .. } = &asked.forward;
+        let Forward { server, tenant, metadata, decision_id, trace, .. } = &asked.forward;
         let Ok(body) = serde_json::to_vec(metadata) else {
             return Some((asked.number, Err(Refusal::Callout(Failure::StoreError))));
         };
-        let headers = [
+        let mut headers = vec![
             (":method", "POST"),
             (":path", tenant.tenant.settings.dcr_edge.paths.forward_registration.as_str()),
             ("content-type", "application/json"),
             ("accept", "application/json"),
             (REQUEST_ID_HEADER, decision_id),
         ];
+        headers.extend(trace.headers());
         match server.call(environment, worker, &headers, &body) {
             Ok(call) => {
                 self.calls.borrow_mut().insert(call.0, Call::Registration(asked));
@@ -411,7 +416,11 @@ fn record<E: Environment>(
         registered_by: RegisteredBy::Server,
     };
     let path = edge_api::client_path(&forward.tenant.tenant.name, &client.client_id);
-    StoreCall::send(environment, worker, registering::record(path, &forward.decision_id, &request)?)
+    StoreCall::send(
+        environment,
+        worker,
+        registering::record(path, &forward.decision_id, Rc::clone(&forward.trace), &request)?,
+    )
 }
 
 /// The answer to a registration, from the store's.
@@ -570,8 +579,14 @@ mod tests {
             let metadata =
                 registration::check(body.to_string().as_bytes(), SecurityMode::Strict, &DcrEdge::default()).unwrap();
             let server = Server::of_request(&self.fake).unwrap();
-            let forward =
-                Forward { server, tenant, metadata, origin: Origin::default(), decision_id: "id-1".to_owned() };
+            let forward = Forward {
+                server,
+                tenant,
+                metadata,
+                origin: Origin::default(),
+                decision_id: "id-1".to_owned(),
+                trace: Rc::new(TraceContext::of_request("id-1")),
+            };
             self.worker.forwards.begin(&self.fake, &self.worker.tickets, forward)
         }
 
@@ -606,7 +621,8 @@ mod tests {
         /// Sends what is repeated, and answers it.
         fn answer_repeat(&self, answer: CallAnswer) -> Option<Outcome> {
             assert_eq!(self.repeat(), None);
-            let repeated = self.worker.repeats.answered(CallId(self.sent().len() as u32), answer).unwrap();
+            let call = CallId(self.sent().len() as u32);
+            let repeated = self.worker.repeats.answered(&self.fake, call, answer).unwrap();
             self.worker.forwards.repeated(&self.fake, &self.worker, repeated)
         }
 

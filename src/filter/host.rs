@@ -19,8 +19,8 @@ use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, Metr
 use super::callout;
 use super::config::Config;
 use super::environment::{
-    CallAnswer, CallId, CallResponse, CasMismatch, DispatchError, Environment, Flow, Level, Metric, NoRandomness,
-    Reply, Shared,
+    CallAnswer, CallId, CallResponse, CasMismatch, DispatchError, Environment, Flow, Level, LogField, Metric,
+    MetricKind, NoRandomness, Reply, Shared,
 };
 use super::exchange::Exchange;
 use super::feed::Feed;
@@ -164,7 +164,7 @@ impl Context for Root {
             let call = CallId(id);
             if worker.repeats.awaits(call) {
                 let answer = call_answer(num_headers, body_size, callout::MAX_CLIENT_ANSWER);
-                return self.deliver_repeated(worker, worker.repeats.answered(call, answer));
+                return self.deliver_repeated(worker, worker.repeats.answered(&Proxy, call, answer));
             }
             if worker.forwards.awaits(call) {
                 let answer = call_answer(num_headers, body_size, forward::MAX_ANSWER);
@@ -191,7 +191,11 @@ impl RootContext for Root {
         METRICS.with_borrow_mut(|metrics| {
             if metrics.is_empty() {
                 metrics.extend(Metric::ALL.iter().map_while(|metric| {
-                    let kind = if metric.is_gauge() { MetricType::Gauge } else { MetricType::Counter };
+                    let kind = match metric.kind() {
+                        MetricKind::Counter => MetricType::Counter,
+                        MetricKind::Gauge => MetricType::Gauge,
+                        MetricKind::Histogram => MetricType::Histogram,
+                    };
                     hostcalls::define_metric(kind, metric.name()).ok()
                 }));
             }
@@ -455,6 +459,17 @@ impl Environment for Proxy {
         if let Some(id) = id.filter(|_| by != 0) {
             let _ = hostcalls::increment_metric(id, by);
         }
+    }
+
+    fn record(&self, metric: Metric, value: u64) {
+        let id = METRICS.with_borrow(|metrics| metrics.get(metric as usize).copied());
+        if let Some(id) = id {
+            let _ = hostcalls::record_metric(id, value);
+        }
+    }
+
+    fn tell_log(&self, field: LogField, value: &str) {
+        let _ = hostcalls::set_property(vec![field.state()], Some(value.as_bytes()));
     }
 
     fn log(&self, level: Level, line: &str) {

@@ -294,7 +294,7 @@ impl Refusal {
             // Text in, text out: this serialisation has no way to fail; an empty body would still be a refusal.
             _ => serde_json::to_vec(&Body { error, error_description, decision_id }).unwrap_or_default(),
         };
-        Reply { status, headers, body, reason: self.reason() }
+        Reply { status, headers, body, reason: self.reason(), client_id: None }
     }
 }
 

@@ -10,13 +10,14 @@ use super::environment::{CallAnswer, CallResult, Environment, Reply};
 use super::forward::{Forward, Server, ServerFailure};
 use super::reason::Reason;
 use super::refusal::{self, Limiter, Refusal};
-use super::request::Head;
+use super::request::{self, Head};
 use super::store_call::{StoreCall, StoreRequest};
 use super::ticket::Ticket;
 use super::worker::Worker;
 use crate::edge_api::{self, Origin, RegisterClient, RegisteredBy, RegisteredClient};
 use crate::registration::{self, ClientMetadata, ClientSecret};
 use crate::tenant::{Registrar, SecurityMode};
+use crate::trace_context::TraceContext;
 
 /// What follows from a step of a registration that is not refused.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Registration {
     tenant: Rc<InForce>,
     /// The authorization server, if it registers.
     server: Option<Server>,
+    /// The trace that the request says to be a part of.
+    trace: Option<Rc<TraceContext>>,
     state: State,
 }
 
@@ -75,7 +78,8 @@ impl Registration {
     pub fn new<E: Environment>(environment: &E, worker: Rc<Worker>, tenant: Rc<InForce>, origin: Origin) -> Self {
         let is_forwarded = tenant.tenant.settings.dcr_edge.registrar == Registrar::Forward;
         let server = is_forwarded.then(|| Server::of_request(environment)).flatten();
-        Self { worker, tenant, server, state: State::Body { origin: Box::new(origin), size: 0 } }
+        let trace = request::trace(environment).map(Rc::new);
+        Self { worker, tenant, server, trace, state: State::Body { origin: Box::new(origin), size: 0 } }
     }
 
     /// The number of the ticket under which the worker has it, if it has.
@@ -170,6 +174,7 @@ impl Registration {
     ) -> Result<State, Refusal> {
         let tenant = &self.tenant.tenant;
         let body = if size == 0 { Vec::new() } else { environment.request_body(size) };
+        let trace = self.trace.clone().unwrap_or_else(|| Rc::new(TraceContext::of_request(decision_id)));
         let forwards = tenant.settings.dcr_edge.registrar == Registrar::Forward;
         // A server's clients are third parties whatever the tenant's mode says.
         let mode = match tenant.settings.dynamic_client_registration_security_mode {
@@ -180,7 +185,7 @@ impl Registration {
         if forwards {
             let server = self.server.clone().ok_or(Refusal::Server(ServerFailure::NoCluster))?;
             let (tenant, decision_id) = (Rc::clone(&self.tenant), decision_id.to_owned());
-            let forward = Forward { server, tenant, metadata, origin, decision_id };
+            let forward = Forward { server, tenant, metadata, origin, decision_id, trace };
             return Ok(State::Forwarded(self.worker.forwards.begin(environment, &self.worker.tickets, forward)));
         }
         let mut random = |buffer: &mut [u8]| environment.fill_random(buffer);
@@ -191,7 +196,7 @@ impl Registration {
         let request =
             RegisterClient { client_secret_sha256, metadata: &metadata, origin, registered_by: RegisteredBy::Edge };
         let path = edge_api::client_path(&tenant.name, &client_id);
-        let request = record(path, decision_id, &request).map_err(Refusal::Callout)?;
+        let request = record(path, decision_id, trace, &request).map_err(Refusal::Callout)?;
         let (call, _) = StoreCall::send(environment, &self.worker, request).map_err(Refusal::Callout)?;
         Ok(State::Calling { call, client: NewClient { secret, metadata: Box::new(metadata) } })
     }
@@ -208,10 +213,11 @@ impl NewClient {
 pub fn record(
     path: String,
     decision_id: &str,
+    trace: Rc<TraceContext>,
     request: &RegisterClient<&ClientMetadata>,
 ) -> Result<StoreRequest, Failure> {
     let body = serde_json::to_vec(request).map_err(|_| Failure::StoreError)?;
-    Ok(StoreRequest { method: "PUT", path, body, request_id: decision_id.to_owned() })
+    Ok(StoreRequest { method: "PUT", path, body, request_id: decision_id.to_owned(), trace })
 }
 
 /// The client that the store has recorded.
@@ -235,5 +241,6 @@ pub fn created(
     let body = registration::response(client, secret, metadata).map_err(|_| Refusal::Callout(Failure::StoreError))?;
     let mut headers = refusal::no_store_headers();
     headers.push(("pragma", "no-cache".to_owned()));
-    Ok(Reply { status: 201, headers, body, reason: Reason::Registered })
+    let client_id = Some(client.client_id.clone());
+    Ok(Reply { status: 201, headers, body, reason: Reason::Registered, client_id })
 }

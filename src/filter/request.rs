@@ -1,7 +1,9 @@
 //! The head of a request or a response, read once.
 
+use super::environment::Environment;
 use crate::edge_api::is_harmless_id;
 use crate::media_type;
+use crate::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
 
 /// The head of a request or a response, read once, in the header callback.
 #[derive(Clone, Debug)]
@@ -55,12 +57,23 @@ impl Head {
         std::str::from_utf8(self.all("content-length").next()?).ok()?.parse().ok()
     }
 
+    /// The trace that it says to be a part of, if it does.
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::received(self.all(TRACEPARENT).next()?, self.all(TRACESTATE).next())
+    }
+
     /// The `origin`, as text; none of several.
     pub fn origin(&self) -> Option<&str> {
         let mut all = self.all("origin");
         let (Some(only), None) = (all.next(), all.next()) else { return None };
         std::str::from_utf8(only).ok()
     }
+}
+
+/// The trace that the request at hand says to be a part of, if it does. In the header callback.
+pub fn trace<E: Environment>(environment: &E) -> Option<TraceContext> {
+    let traceparent = environment.request_header(TRACEPARENT)?;
+    TraceContext::received(&traceparent, environment.request_header(TRACESTATE).as_deref())
 }
 
 /// Whether the proxy takes a request with this `content-type` for gRPC.

@@ -11,7 +11,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::callout::{self, Failure};
@@ -19,6 +19,7 @@ use super::environment::{CallAnswer, CallId, CallResult, DispatchError, Environm
 use super::ticket::Ticket;
 use super::worker::Worker;
 use crate::edge_api::{EDGE_PROTOCOL_HEADER, PROTOCOL_VERSION, REQUEST_ID_HEADER};
+use crate::trace_context::TraceContext;
 
 /// Nanoseconds between a failure and the repeat. The proxy needs a few milliseconds to tell all of its workers that a
 /// host is ill, and more where there is much to do.
@@ -41,6 +42,8 @@ pub struct StoreRequest {
     pub body: Vec<u8>,
     /// The request's id.
     pub request_id: String,
+    /// The trace that it is a part of.
+    pub trace: Rc<TraceContext>,
 }
 
 impl StoreRequest {
@@ -59,6 +62,7 @@ impl StoreRequest {
             (REQUEST_ID_HEADER, &self.request_id),
             (EDGE_PROTOCOL_HEADER, PROTOCOL_VERSION),
         ];
+        headers.extend(self.trace.headers());
         headers.extend((!self.body.is_empty()).then_some(("content-type", "application/json")));
         environment.call(&store.cluster, &headers, &self.body, timeout)
     }
@@ -73,8 +77,8 @@ pub struct StoreCall {
 
 #[derive(Debug)]
 enum State {
-    /// It was sent once.
-    First(StoreRequest),
+    /// It was sent once, at this moment of the monotonic clock, in nanoseconds.
+    First(StoreRequest, u64),
     /// It is the worker's to send.
     InLine(Ticket),
 }
@@ -87,10 +91,10 @@ impl StoreCall {
         request: StoreRequest,
     ) -> Result<(Self, Option<CallId>), Failure> {
         let timeout = worker.config.store.timeout;
-        let deadline = later(environment, timeout);
+        let (started, deadline) = (environment.monotonic_nanos(), later(environment, timeout));
         let first = if timeout < LEAST_FOR_TWO { timeout } else { timeout.checked_div(2).unwrap_or(timeout) };
         match request.send(environment, worker, first) {
-            Ok(call) => Ok((Self { state: State::First(request), deadline }, Some(call))),
+            Ok(call) => Ok((Self { state: State::First(request, started), deadline }, Some(call))),
             // Where there is no cluster there will be none in a moment either.
             Err(error @ DispatchError::NoCluster) => Err(error.into()),
             Err(error) => match worker.repeats.repeat(environment, worker, request, deadline, Err(error)) {
@@ -112,7 +116,7 @@ impl StoreCall {
     /// The ticket under which the worker has it.
     pub fn ticket(&self) -> Option<u64> {
         match &self.state {
-            State::First(_) => None,
+            State::First(..) => None,
             State::InLine(ticket) => Some(ticket.number()),
         }
     }
@@ -124,7 +128,8 @@ impl StoreCall {
         worker: &Worker,
         answer: CallAnswer,
     ) -> Result<Self, CallAnswer> {
-        let Self { state: State::First(request), deadline } = self else { return Err(answer) };
+        let Self { state: State::First(request, started), deadline } = self else { return Err(answer) };
+        measure(environment, started, &answer);
         if !callout::is_worth_a_repeat(&answer) {
             return Err(answer);
         }
@@ -142,8 +147,8 @@ pub type Repeated = (u64, CallResult);
 #[derive(Debug, Default)]
 pub struct Repeats {
     in_line: RefCell<Vec<InLine>>,
-    /// The number of the ticket for each call that is under way.
-    calls: RefCell<HashMap<u32, u64>>,
+    /// The number of the ticket for each call that is under way, and when it was sent.
+    calls: RefCell<HashMap<u32, (u64, u64)>>,
 }
 
 #[derive(Debug)]
@@ -210,7 +215,7 @@ impl Repeats {
             let sent = if left.is_zero() { None } else { request.send(environment, worker, left).ok() };
             match sent {
                 Some(call) => {
-                    self.calls.borrow_mut().insert(call.0, number);
+                    self.calls.borrow_mut().insert(call.0, (number, now));
                     None
                 }
                 None => Some((number, first)),
@@ -220,10 +225,19 @@ impl Repeats {
     }
 
     /// Takes the answer to a call; gives whose it is.
-    pub fn answered(&self, call: CallId, answer: CallAnswer) -> Option<Repeated> {
-        let number = self.calls.borrow_mut().remove(&call.0)?;
+    pub fn answered<E: Environment>(&self, environment: &E, call: CallId, answer: CallAnswer) -> Option<Repeated> {
+        let (number, started) = self.calls.borrow_mut().remove(&call.0)?;
+        measure(environment, started, &answer);
         Some((number, Ok(answer)))
     }
+}
+
+/// Counts a call that was sent at `started` and came back with this.
+fn measure<E: Environment>(environment: &E, started: u64, answer: &CallAnswer) {
+    let is_answered = !callout::is_worth_a_repeat(answer);
+    environment.measure(if is_answered { Metric::StoreCallAnswered } else { Metric::StoreCallFailed }, 1);
+    let took = environment.monotonic_nanos().saturating_sub(started);
+    environment.record(Metric::StoreCallMillis, took / 1_000_000);
 }
 
 fn later<E: Environment>(environment: &E, span: Duration) -> u64 {

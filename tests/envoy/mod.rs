@@ -20,6 +20,7 @@ mod signals;
 mod stand_in;
 mod store_tls;
 mod stores;
+mod telemetry;
 mod upstream;
 mod versions;
 

@@ -1,6 +1,7 @@
 //! What the store counts, for Prometheus. No labels by tenant: their number is not bounded.
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -10,7 +11,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::App;
 use crate::store::admission::Refusal;
@@ -24,6 +26,7 @@ pub struct Metrics {
     batch_sizes: Histogram,
     queue_length: Gauge<u64, AtomicU64>,
     responses: Family<ResponseLabels, Counter>,
+    response_seconds: Family<InterfaceLabels, Histogram, fn() -> Histogram>,
     controls_reads: Family<ControlsReadLabels, Counter>,
     acl_evaluations: Counter,
     acl_matches: Counter,
@@ -41,6 +44,45 @@ struct RegistrationLabels {
 #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
 struct ResponseLabels {
     status_class: &'static str,
+}
+
+/// What of the store's a request asked.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Interface {
+    /// The edge's.
+    Edge,
+    /// The Management API.
+    Management,
+    /// The console.
+    Console,
+    /// What watches the process.
+    Other,
+}
+
+impl Interface {
+    /// The one that a path belongs to.
+    pub fn of(path: &str) -> Self {
+        match path {
+            _ if path.starts_with("/edge/") => Self::Edge,
+            _ if path.starts_with("/api/") => Self::Management,
+            _ if path.starts_with("/console") => Self::Console,
+            _ => Self::Other,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Edge => "edge",
+            Self::Management => "management",
+            Self::Console => "console",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct InterfaceLabels {
+    interface: &'static str,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
@@ -64,6 +106,8 @@ impl Default for Metrics {
         let batch_sizes = Histogram::new(exponential_buckets(1.0, 2.0, 9));
         let queue_length = Gauge::default();
         let responses = Family::default();
+        let response_seconds: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 14)));
         let controls_reads = Family::default();
         let acl_evaluations = Counter::default();
         let acl_matches = Counter::default();
@@ -77,6 +121,10 @@ impl Default for Metrics {
         registry.register("flush_registrations", "Registrations in one transaction", batch_sizes.clone());
         registry.register("queue_length", "Registrations that wait for the writer", queue_length.clone());
         registry.register("http_responses", "HTTP answers by class of status", responses.clone());
+        let help = "Time until the head of an HTTP answer, by what was asked";
+        registry.register_with_unit("http_response", help, Unit::Seconds, response_seconds.clone());
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The release that runs", build);
         let help = "Clients that edges asked for, by whether the tenant has them";
         registry.register("controls_reads", help, controls_reads.clone());
         let help = "Requests that access rules were evaluated for, once for each rule";
@@ -96,6 +144,7 @@ impl Default for Metrics {
             batch_sizes,
             queue_length,
             responses,
+            response_seconds,
             controls_reads,
             acl_evaluations,
             acl_matches,
@@ -151,8 +200,10 @@ impl Metrics {
         self.report_entries_dropped.inc();
     }
 
-    /// Counts an HTTP answer.
-    pub fn response(&self, status: StatusCode) {
+    /// Counts an HTTP answer, whose head took so long.
+    pub fn response(&self, interface: Interface, status: StatusCode, took: Duration) {
+        let labels = InterfaceLabels { interface: interface.as_str() };
+        self.response_seconds.get_or_create(&labels).observe(took.as_secs_f64());
         let status_class = match status.as_u16() {
             ..200 => "1xx",
             200..300 => "2xx",

@@ -16,10 +16,12 @@ pub mod jwks;
 pub mod management;
 pub mod metrics;
 pub mod server;
+mod trace;
 mod unread_body;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -28,9 +30,10 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tracing::Instrument;
 
 use self::error::{EdgeError, ManagementError};
-use self::metrics::Metrics;
+use self::metrics::{Interface, Metrics};
 use super::acl_counts::AclCounts;
 use super::client_uses::ClientUses;
 use super::clock::Clock;
@@ -127,14 +130,16 @@ pub fn router(app: App) -> Router {
 
 /// Counts every answer, and marks those of the edge's interface as the store's, in the version that the edge speaks.
 async fn finish(State(app): State<App>, request: Request, next: Next) -> Response {
-    if !request.uri().path().starts_with("/edge/") {
-        let response = next.run(request).await;
-        app.metrics.response(response.status());
+    let span = trace::span(request.headers());
+    let (interface, started) = (Interface::of(request.uri().path()), Instant::now());
+    if interface != Interface::Edge {
+        let response = next.run(request).instrument(span).await;
+        app.metrics.response(interface, response.status(), started.elapsed());
         return response;
     }
     let version = spoken_version(request.headers());
     let mut response = match version {
-        Some(_) => next.run(request).await,
+        Some(_) => next.run(request).instrument(span).await,
         None => {
             app.other_versions.say(request.headers());
             let [oldest, newest] = SPOKEN_VERSIONS;
@@ -142,7 +147,7 @@ async fn finish(State(app): State<App>, request: Request, next: Next) -> Respons
             EdgeError::new(StatusCode::BAD_REQUEST, UNSUPPORTED_PROTOCOL, description).into_response()
         }
     };
-    app.metrics.response(response.status());
+    app.metrics.response(interface, response.status(), started.elapsed());
     let version = HeaderValue::from_static(version.unwrap_or(PROTOCOL_VERSION));
     response.headers_mut().insert(PROTOCOL_HEADER, version);
     response
