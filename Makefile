@@ -30,6 +30,8 @@ WASM := target/wasm32-wasip1/release/dcr_edge.wasm
 AUTH0_VERSION := 7.1.0
 MMDB_WRITER_VERSION := 0.2.7
 SCHEMATHESIS_VERSION := 4.32.5
+PYYAML_VERSION := 6.0.4
+JSONSCHEMA_VERSION := 4.26.0
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_DENY_VERSION := 0.20.2
 SHELLCHECK_VERSION := 0.11.0.1
@@ -67,6 +69,7 @@ test: build ## all tests, the filter in real Envoys included
 	python=$$(tests/support/mmdb-writer.sh $(MMDB_WRITER_VERSION)) || exit 1; \
 	auth0=$$(tests/clients/auth0.sh $(AUTH0_VERSION)) || exit 1; \
 	schemathesis=$$(tests/support/schemathesis.sh $(SCHEMATHESIS_VERSION)) || exit 1; \
+	manifests=$$(tests/support/manifests.sh $(PYYAML_VERSION) $(JSONSCHEMA_VERSION)) || exit 1; \
 	server=$$(envoy/authorization-server/install.sh) || [ -z "$${CI:-}" ] || exit 1; \
 	clients=$$(tests/clients/login.sh) || exit 1; \
 	chromium=$$(tests/support/chromium.sh) || exit 1; \
@@ -75,7 +78,7 @@ test: build ## all tests, the filter in real Envoys included
 	DCR_TEST_ENVOY=$$envoy DCR_TEST_ENVOY_MATRIX=$$matrix DCR_TEST_MMDB_PYTHON=$$python DCR_TEST_AUTH0=$$auth0 \
 		DCR_TEST_SCHEMATHESIS=$$schemathesis DCR_TEST_AUTHORIZATION_SERVER=$$server DCR_TEST_LOGIN_CLIENTS=$$clients \
 		DCR_TEST_CHROMIUM=$$chromium DCR_TEST_POSTGRESQL=$$postgresql \
-		DCR_TEST_PGBOUNCER=$$pgbouncer cargo test --release
+		DCR_TEST_PGBOUNCER=$$pgbouncer DCR_TEST_MANIFESTS=$$manifests cargo test --release
 
 soak: build ## the fault tests for long: 20 rounds of each kill, 10 minutes of each flood; prints what was counted
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \
@@ -121,9 +124,9 @@ lint: tools ## formatting, clippy and shellcheck; warnings are errors
 	fi; \
 	"$$shellcheck" envoy/*.sh envoy/authorization-server/*.sh tests/bench/*.sh tests/support/*.sh tests/fuzz/*.sh tests/clients/*.sh .ci/run
 
-image: ## the store and the filter as a container image, dcr-edge:latest
-	@command -v docker >/dev/null || { echo 'image: docker is missing: install Docker or an engine with its command' >&2; exit 1; }
-	@docker build --file envoy/Dockerfile --tag dcr-edge:latest .
+image: build ## the store and the filter as container images, OCI layouts in target/image; needs no container engine
+	@envoy/image.sh store target/image/dcr-store
+	@envoy/image.sh filter target/image/dcr-edge-filter
 
 clean: ## remove what was built and fetched; RUN_DIR stays
 	@rm -rf target .tools

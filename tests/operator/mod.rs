@@ -1,5 +1,7 @@
 //! What an operator runs and copies: the scripts in `envoy/` and the configuration.
 
+mod manifests;
+
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
