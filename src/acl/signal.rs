@@ -60,6 +60,7 @@ impl<'a> Facts<'a> {
 
 /// A signal by which rules tell requests apart.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Signal {
     /// The client's address.

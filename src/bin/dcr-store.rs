@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use dcr_edge::store::admin::{self, DomainChange, LinkRequest, RateLimitChange, TokenRequest};
 use dcr_edge::store::clock::Clock;
 use dcr_edge::store::db::{Database, IfMissing};
+use dcr_edge::store::doctor::{self, Places};
 use dcr_edge::store::serve::Addresses;
 use dcr_edge::store::tls::Files;
 use dcr_edge::store::token::jwks::Source;
@@ -23,9 +24,9 @@ use dcr_edge::tenant::{Domain, Name, RateLimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Durable clients, tenant settings and the Management API behind the dcr-edge filter.
+/// Durable clients, tenant settings, the Management API and the console behind the dcr-edge filter.
 #[derive(Parser)]
-#[command(name = "dcr-store", version)]
+#[command(name = "dcr-store", version, after_long_help = FIRST_STEPS)]
 struct Cli {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -35,6 +36,19 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const FIRST_STEPS: &str = "\
+First steps, on one machine:
+
+  export DATABASE_URL=sqlite:///var/lib/dcr-edge/dcr.db
+  dcr-store tenant create acme --domain login.acme.example
+  dcr-store serve &
+  export DCR_EDGE_TOKEN=$(dcr-store token --kind edge --ttl 8760h)   # in Envoy's environment
+  dcr-store console-link --tenant acme                               # a browser does the rest
+  dcr-store doctor --store http://127.0.0.1:8081 --gateway https://login.acme.example
+
+All commands but serve work while the store runs. The database's URL may have a password in it: give it by DATABASE_URL,
+arguments are public. `dcr-store help COMMAND` says more of each.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -135,6 +149,41 @@ enum Command {
     },
     /// Bring a database of an older version up to date; no older store may use it any more
     Migrate,
+    /// Look at a deployment as a gateway and a client would, and say what to do
+    ///
+    /// Nothing is changed anywhere. What is not named is not looked at; the tenants are looked at in the database, if
+    /// that is named. Exits with 1 if something does not work, and with 0 if there are warnings only.
+    Doctor {
+        /// The store, by its own port, such as http://127.0.0.1:8081
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
+        /// The gateway, by a host of a tenant, such as https://login.example.com
+        #[arg(long, value_name = "URL")]
+        gateway: Option<String>,
+        /// Envoy's admin port, such as http://127.0.0.1:9901
+        #[arg(long, value_name = "URL")]
+        envoy_admin: Option<String>,
+        /// How the findings are written
+        #[arg(long, value_enum, default_value_t)]
+        format: LogFormat,
+    },
+    /// Print the JSON Schema (draft 2020-12) of a configuration
+    Schema {
+        /// Which
+        #[arg(value_enum)]
+        of: SchemaOf,
+    },
+    /// Print what a shell needs to complete commands and options
+    ///
+    /// bash: dcr-store completions bash > /etc/bash_completion.d/dcr-store
+    /// zsh:  dcr-store completions zsh > "${fpath[1]}/_dcr-store"
+    /// fish: dcr-store completions fish > ~/.config/fish/completions/dcr-store.fish
+    #[command(verbatim_doc_comment)]
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
     /// Stand in for an authorization server that is not there yet: discovery and an echo, for trying only
     StubAuthorizationServer {
         /// Address and port to listen on; port 0 takes a free one
@@ -288,12 +337,20 @@ impl From<LimitArgs> for RateLimitChange {
     }
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum SchemaOf {
+    /// That of the filter: the plugin's configuration in Envoy
+    Filter,
+    /// A tenant's settings: /api/v2/tenants/settings
+    Settings,
+}
+
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum LogFormat {
     /// For people
     #[default]
     Text,
-    /// An object a line, for whatever gathers logs
+    /// For programs
     Json,
 }
 
@@ -351,6 +408,33 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
             let addresses = Addresses { clear: listen, tls: tls.address() };
             serve::serve(database, keys, external, edge_tokens, addresses, ready_after_edge).await?;
             return Ok(());
+        }
+        Command::Doctor { store, gateway, envoy_admin, format } => {
+            let places = Places { store, gateway, envoy_admin };
+            let database = match database.url() {
+                Ok(_) => Some(database.open(IfMissing::Refuse).await?),
+                Err(_) => None,
+            };
+            let findings = doctor::examine(places, database.as_deref()).await;
+            if let Some(database) = database {
+                database.close().await;
+            }
+            let text = match format {
+                LogFormat::Text => doctor::text(&findings),
+                LogFormat::Json => format!("{}\n", serde_json::to_string_pretty(&findings)?),
+            };
+            io::stdout().write_all(text.as_bytes())?;
+            let worst = findings.iter().map(|finding| finding.level).max();
+            return if worst == Some(doctor::Level::Failure) { Err("something does not work".into()) } else { Ok(()) };
+        }
+        Command::Schema { of } => match of {
+            SchemaOf::Filter => store::schema::filter()?,
+            SchemaOf::Settings => store::schema::settings()?,
+        },
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "dcr-store", &mut text);
+            String::from_utf8(text)?
         }
         Command::StubAuthorizationServer { listen } => {
             serve::serve_stub_authorization_server(&listen).await?;

@@ -12,6 +12,7 @@ use crate::registration::DEFAULT_MAX_BODY_BYTES;
 
 /// The filter's configuration. Unknown members are errors.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where the store is.
@@ -19,39 +20,49 @@ pub struct Config {
     pub store: Store,
     /// What becomes of requests for a host of no tenant.
     #[serde(default, deserialize_with = "unknown_hosts")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("default" = "refuse")))]
     pub unknown_hosts: UnknownHosts,
     /// Longest registration request, in bytes.
     #[serde(default = "default_max_body_bytes", deserialize_with = "max_body_bytes")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1_024, max = 1_048_576)))]
     pub max_body_bytes: usize,
     /// The signals for which this proxy has a source, beyond those that every proxy has. What is not named here is
     /// never read, so that nobody can forge it where the proxy does not set it.
     #[serde(default, deserialize_with = "signal_sources")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "Vec<Signal>", extend("default" = [])))]
     pub signal_sources: SignalSet,
     /// Access rules for all tenants, before those of the tenant itself.
     #[serde(default, deserialize_with = "network_acls")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "Vec<crate::acl::NetworkAcl>", default))]
     pub network_acls: Vec<Rule>,
 }
 
 /// Where the store is and how it is asked.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Store {
     /// The Envoy cluster of the store.
     #[serde(deserialize_with = "cluster")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = 255), regex(pattern = "^[!-~]+$")))]
     pub cluster: String,
     /// The `:authority` of calls to it.
     #[serde(default = "default_authority", deserialize_with = "authority")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = 255), regex(pattern = "^[!-~]+$")))]
     pub authority: String,
     /// How long a call may take, in milliseconds.
     #[serde(default = "default_timeout", deserialize_with = "timeout_ms", rename = "timeout_ms")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "u32", range(min = 1, max = 60_000), extend("default" = 2_000)))]
     pub timeout: Duration,
     /// Time between two looks for changed settings, in milliseconds.
     #[serde(default = "default_poll_interval", deserialize_with = "poll_interval_ms", rename = "poll_interval_ms")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "u32", range(min = 20, max = 60_000), extend("default" = 500)))]
     pub poll_interval: Duration,
 }
 
 /// What becomes of requests for a host of no tenant.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownHosts {
     /// They are refused: a forged `host` must not go round a tenant's rules.
@@ -85,9 +96,13 @@ impl Config {
     }
 }
 
-/// What was read of a member, or an error that names it.
+/// What was read of a member, or an error that names it, or a member of it by its path.
 fn member<T, E: Error>(name: &str, read: Result<T, E>) -> Result<T, E> {
-    read.map_err(|error| E::custom(format_args!("{name}: {error}")))
+    read.map_err(|error| {
+        let text = error.to_string();
+        let is_named = text.strip_prefix(name).is_some_and(|rest| rest.starts_with(['.', '[']));
+        E::custom(if is_named { text } else { format!("{name}: {text}") })
+    })
 }
 
 fn store<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Store, D::Error> {
@@ -116,7 +131,7 @@ fn signal_sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SignalSe
 fn network_acls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
     let read = |(place, json): (usize, Box<RawValue>)| {
         serde_json::from_slice(json.get().as_bytes())
-            .map_err(|error| D::Error::custom(format_args!("[{place}]: {error} of this rule")))
+            .map_err(|error| D::Error::custom(format_args!("network_acls[{place}]: {error} of this rule")))
     };
     let rules = Vec::<Box<RawValue>>::deserialize(deserializer)
         .and_then(|acls| acls.into_iter().enumerate().map(read).collect())
@@ -152,19 +167,19 @@ fn max_body_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D
 }
 
 fn timeout_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    bounded(deserializer, "timeout_ms", 1, 60_000).map(|millis| Duration::from_millis(millis.into()))
+    bounded(deserializer, "store.timeout_ms", 1, 60_000).map(|millis| Duration::from_millis(millis.into()))
 }
 
 fn poll_interval_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    bounded(deserializer, "poll_interval_ms", 20, 60_000).map(|millis| Duration::from_millis(millis.into()))
+    bounded(deserializer, "store.poll_interval_ms", 20, 60_000).map(|millis| Duration::from_millis(millis.into()))
 }
 
 fn cluster<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    non_empty(deserializer, "cluster")
+    non_empty(deserializer, "store.cluster")
 }
 
 fn authority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    non_empty(deserializer, "authority")
+    non_empty(deserializer, "store.authority")
 }
 
 /// Text that can stand in a header.
@@ -195,10 +210,10 @@ mod tests {
             ("[]", "invalid "),
             ("{}", "missing field `store` at line 1 column 2"),
             (r#"{"store": {}}"#, "store: missing field `cluster`"),
-            (r#"{"store": {"cluster": ""}}"#, "store: cluster: expected 1 to 255"),
+            (r#"{"store": {"cluster": ""}}"#, "store.cluster: expected 1 to 255"),
             (r#"{"store": {"cluster": "a"}, "x": 1}"#, "unknown field `x`, expected one of"),
-            (r#"{"store": {"cluster": "a", "timeout_ms": 0}}"#, "store: timeout_ms: expected a whole number from 1 to"),
-            (r#"{"store": {"cluster": "a", "poll_interval_ms": "1s"}}"#, "store: poll_interval_ms: expected a whole"),
+            (r#"{"store": {"cluster": "a", "timeout_ms": 0}}"#, "store.timeout_ms: expected a whole number from 1 to"),
+            (r#"{"store": {"cluster": "a", "poll_interval_ms": "1s"}}"#, "store.poll_interval_ms: expected a whole"),
             (r#"{"store": {"cluster": "a"}, "unknown_hosts": "allow"}"#, "unknown_hosts: unknown variant `allow`"),
             (r#"{"store": {"cluster": "a"}, "max_body_bytes": 10}"#, "max_body_bytes: expected a whole number from"),
             (r#"{"store": {"cluster": "a"}} x"#, "trailing characters"),
@@ -215,7 +230,7 @@ mod tests {
             ),
             (
                 r#"{"store": {"cluster": "a"}, "network_acls": [{"description": "d", "active": true, "rule": {"action": {}}}]}"#,
-                "network_acls: [0]: expected an action: block, allow, redirect or log, with the value true at line 1 column 59 of",
+                "network_acls[0]: expected an action: block, allow, redirect or log, with the value true at line 1 column 59 of",
             ),
         ] {
             let error = Config::parse(json.as_bytes()).unwrap_err();

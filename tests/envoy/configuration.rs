@@ -35,12 +35,12 @@ fn a_wrong_configuration_stops_envoy_with_one_line_that_names_the_member() {
     for (configuration, says) in [
         (json!({}), "missing field `store`"),
         (json!({"store": {}}), "store: missing field `cluster`"),
-        (json!({"store": {"cluster": ""}}), "store: cluster: expected 1 to 255"),
+        (json!({"store": {"cluster": ""}}), "store.cluster: expected 1 to 255"),
         (json!({"store": store, "unknown_host": "pass"}), "unknown field `unknown_host`"),
         (json!({"store": {"cluster": "dcr_store", "timeout": 1}}), "store: unknown field `timeout`"),
         (
             json!({"store": {"cluster": "dcr_store", "timeout_ms": 0}}),
-            "store: timeout_ms: expected a whole number from 1",
+            "store.timeout_ms: expected a whole number from 1",
         ),
         (json!({"store": store, "unknown_hosts": "yes"}), "unknown_hosts: unknown variant"),
         (

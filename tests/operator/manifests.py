@@ -259,6 +259,9 @@ def check_envoy(listener, clusters, mounts, where):
     settings, shipped_settings = (json.loads(p["configuration"]["value"]) for p in (plugin, expected))
     for name, value in settings.items():
         need(name == "unknown_hosts" or shipped_settings[name] == value, f"{where}: {name} is another than in envoy.yaml")
+    schema = json.loads((ENVOY / "docs/filter.schema.json").read_text())
+    for given in (settings, shipped_settings):
+        check(given, schema, f"{where}: the filter's configuration")
     need("signal_sources" not in settings, f"{where}: no filter here sets the signals of headers")
     for name in ("normalize_path", "merge_slashes", "path_with_escaped_slashes_action", "generate_request_id",
                  "preserve_external_request_id", "always_set_request_id_in_response", "early_header_mutation_extensions"):

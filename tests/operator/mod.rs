@@ -1,5 +1,6 @@
 //! What an operator runs and copies: the scripts in `envoy/` and the configuration.
 
+mod doctor;
 mod manifests;
 
 use std::net::{SocketAddr, TcpListener};

@@ -12,11 +12,11 @@ if [[ ! -e $home/installed ]]; then
         exit 1
     }
     printf 'manifests: installing PyYAML %s and jsonschema %s into %s (once)\n' "$1" "$2" "${home#"$PWD"/}" >&2
-    python3 -m venv "$home" && "$home/bin/python3" -m pip install --quiet --disable-pip-version-check --no-input \
-        "pyyaml==$1" "jsonschema==$2" >&2 || {
+    if ! { python3 -m venv "$home" && "$home/bin/python3" -m pip install --quiet --disable-pip-version-check --no-input \
+        "pyyaml==$1" "jsonschema==$2"; } >&2; then
         printf 'manifests: they could not be installed\n' >&2
         exit 1
-    }
+    fi
     touch "$home/installed"
 fi
 printf '%s\n' "$home/bin/python3"
