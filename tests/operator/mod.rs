@@ -2,6 +2,7 @@
 
 mod doctor;
 mod manifests;
+mod pages;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
