@@ -409,6 +409,19 @@ fn the_calls_that_make_run_prints_are_those_of_the_readme_and_answer_as_it_says(
 }
 
 #[test]
+fn a_newcomer_gets_from_the_link_that_make_run_prints_to_a_registered_client_in_the_browser() {
+    let (Some(home), Some(chromium)) = (tool("DCR_TEST_LOGIN_CLIENTS"), tool("DCR_TEST_CHROMIUM")) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("run");
+    let run = Run::start(dir.path(), &run_dir);
+    let log = run.process().log();
+    let link = log.lines().find_map(|line| line.strip_prefix("  console   ")).unwrap_or_else(|| panic!("{log}"));
+    let register = &printed_calls(&log)[1];
+    output_of(Command::new("node").arg(home.join("newcomer.mjs")).arg(chromium).args([link, register]));
+    assert!(run.terminate().success());
+}
+
+#[test]
 fn real_clients_log_in_at_the_gateway_that_make_run_starts() {
     let (Some(_), Some(home), Some(chromium)) =
         (node_authorization_server(), tool("DCR_TEST_LOGIN_CLIENTS"), tool("DCR_TEST_CHROMIUM"))

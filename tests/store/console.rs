@@ -3,7 +3,7 @@
 use serde_json::json;
 use url::form_urlencoded;
 
-use crate::support::store::{Answer, Caller, Folder, Store, client_id, public};
+use crate::support::store::{Answer, Caller, Folder, Store, client_id, confidential, public};
 
 /// Paths of pages, each with what is at the most general place below it.
 const PAGES: [&str; 11] = [
@@ -126,6 +126,26 @@ fn nothing_is_done_that_a_page_of_the_session_did_not_send() {
 }
 
 #[test]
+fn no_secret_is_made_anew_for_whoever_would_not_see_it() {
+    let folder = Folder::with_default_tenant();
+    let store = folder.serve();
+    let id = client_id(7);
+    assert_eq!(store.edge().put_client("default", &id, &confidential()).status, 201);
+    let before = store.owner("default").get(&format!("/api/v2/clients/{id}")).json()["updated_at"].clone();
+    let only = folder.succeed(&["token", "--tenant", "default", "--scope", "update:client_keys read:logs"]);
+    let cookie = sign_in(&store, only.trim());
+    let csrf = csrf(&get(&store, &cookie, "/console/")).to_owned();
+    let path = format!("/console/applications/{id}/rotate-secret");
+    assert_eq!(post(&store.anyone(), &path, &[("cookie", &cookie)], &[("csrf", &csrf)]).status, 403);
+    assert_eq!(store.owner("default").get(&format!("/api/v2/clients/{id}")).json()["updated_at"], before);
+    // An id with what has another meaning in a path is nobody's, and no other path is asked for it.
+    let all = sign_in(&store, &token(&folder, "default"));
+    for id in ["..%2Fconnections", "a%3Fb", "a%23b", "%2e%2e"] {
+        assert_eq!(get(&store, &all, &format!("/console/applications/{id}")).status, 404, "{id}");
+    }
+}
+
+#[test]
 fn registration_is_not_switched_on_without_the_answer_to_the_question() {
     let folder = Folder::empty();
     folder.succeed(&["tenant", "create", "default", "--domain", "default.example"]);
@@ -210,6 +230,10 @@ fn a_link_opens_the_console_of_its_tenant_with_its_scopes_and_no_longer_than_it_
     let cookie = answer.header("set-cookie").split(';').next().unwrap().to_owned();
     assert_eq!(get(&store, &cookie, "/console/logs").status, 200);
     assert_eq!(get(&store, &cookie, "/console/settings").status, 403);
+    // What other scopes are for is not on the first page either.
+    let first = get(&store, &cookie, "/console/").text;
+    assert!(first.contains("Latest events") && first.contains("is shown to tokens with the scopes"), "{first}");
+    assert!(!first.contains("requests at once") && !first.contains("promoted"), "{first}");
     let code = link(&[]);
     assert_eq!((sign_in(&code).status, sign_in(&code).status), (303, 401));
     assert_eq!(sign_in("").status, 401);

@@ -262,6 +262,7 @@ pub async fn confirm_delete(
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
+    session.require("read:resource_servers")?;
     session.require("delete:resource_servers")?;
     let Named { id, object: api } = one::<ResourceServer>(&app, &session, DocumentKind::ResourceServer, &id).await?;
     let path = format!("{PART}/{id}");

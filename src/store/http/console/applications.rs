@@ -318,6 +318,8 @@ pub async fn rotate(
     Path(id): Path<String>,
     Posted { mut session, .. }: Posted,
 ) -> Result<Response, Failure> {
+    // Before anything is done: whoever may not see the page that follows would not see the secret either.
+    session.require("read:clients")?;
     let path = format!("/api/v2/clients/{}/rotate-secret", segment(&id)?);
     let answer = api.call(&session, Method::POST, &path, None).await?;
     let no_secret = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "The answer has no secret; rotate it again.");

@@ -153,6 +153,7 @@ pub async fn confirm_delete(
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
+    session.require("read:connections")?;
     session.require("delete:connections")?;
     let Named { id, object } = one::<Connection>(&app, &session, DocumentKind::Connection, &id).await?;
     let text = html! {

@@ -18,17 +18,21 @@ pub struct Missing {
 }
 
 impl Missing {
-    /// What the session's tenant lacks. Permissive clients need neither.
+    /// What the session's tenant lacks, as far as the session may know. Permissive clients need neither.
     pub async fn of(app: &App, session: &Session) -> Result<Self, Failure> {
         let tenant = &session.tenant;
+        let mut missing = Self { permissions: false, connection: false };
         if tenant.tenant.settings.dynamic_client_registration_security_mode == SecurityMode::Permissive {
-            return Ok(Self { permissions: false, connection: false });
+            return Ok(missing);
         }
-        let _turn = app.permission_turn().await;
-        Ok(Self {
-            permissions: default_permissions(&*app.database, tenant.slot).await?.is_empty(),
-            connection: app.database.domain_connections(tenant.slot).await?.is_empty(),
-        })
+        if session.allows("read:client_grants") && session.allows("read:resource_servers") {
+            let _turn = app.permission_turn().await;
+            missing.permissions = default_permissions(&*app.database, tenant.slot).await?.is_empty();
+        }
+        if session.allows("read:connections") {
+            missing.connection = app.database.domain_connections(tenant.slot).await?.is_empty();
+        }
+        Ok(missing)
     }
 
     /// A note where default permissions matter.

@@ -20,6 +20,10 @@ use crate::tenant::SecurityMode;
 
 const HOUR: u64 = 3_600_000;
 
+/// What a token has to allow for the state of the tenant to be shown.
+const STATE: [&str; 5] =
+    ["read:tenant_settings", "read:clients", "read:client_grants", "read:resource_servers", "read:connections"];
+
 /// A stretch of time: its word in the address, its name, a slice in milliseconds, and how many slices there are.
 struct Period(&'static str, &'static str, u64, u64);
 
@@ -39,7 +43,8 @@ pub struct Asked {
 /// `GET /console/`
 pub async fn show(session: Session, State(app): State<App>, Query(asked): Query<Asked>) -> Result<Response, Failure> {
     let content = html! {
-        (state(&app, &session).await?)
+        @if STATE.iter().all(|scope| session.allows(scope)) { (state(&app, &session).await?) }
+        @else { p class="muted" { "Whether registration works is shown to tokens with the scopes " (STATE.join(", ")) "." } }
         (activity(&app, &session, &asked.period).await?)
         (latest(&app, &session).await?)
     };
