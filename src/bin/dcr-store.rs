@@ -493,21 +493,25 @@ async fn run(database: &DatabaseArgs, command: Command) -> Result<(), Box<dyn Er
         }
         Command::ConsoleLink { tenant, url, scope, ttl, session_ttl } => {
             let database = database.open(IfMissing::Refuse).await?;
-            warn_of_unknown_scopes(scope.as_deref());
+            let asked = scope.clone();
             let (ttl, session_ttl) = (ttl.as_secs(), session_ttl.as_secs());
             let request = LinkRequest { tenant, url, scope, ttl, session_ttl };
             let text = admin::console_link(&*database, request, unix_now()).await;
             database.close().await;
-            text?
+            let text = text?;
+            warn_of_unknown_scopes(asked.as_deref());
+            text
         }
         Command::Token { tenant, kind, scope, ttl } => {
             let database = database.open(IfMissing::Refuse).await?;
-            warn_of_unknown_scopes(scope.as_deref());
+            let asked = scope.clone();
             let keys = store::keys(&*database).await?;
             let request = TokenRequest { kind: kind.into(), tenant, scope, ttl: ttl.as_secs() };
             let text = admin::mint(&*database, &keys, request, unix_now()).await;
             database.close().await;
-            text?
+            let text = text?;
+            warn_of_unknown_scopes(asked.as_deref());
+            text
         }
     };
     io::stdout().write_all(text.as_bytes())?;

@@ -66,7 +66,9 @@ pub async fn list(session: Session, State(app): State<App>, Query(asked): Query<
         }
         @if let Some(note) = &found.note { p role="status" { (note) } }
         @if found.clients.is_empty() {
-            @if search.is_empty() { (none_yet(&session)) } @else { p role="status" { "No application is like that." } }
+            @if !search.is_empty() { p role="status" { "No application is like that." } }
+            @else if asked.page > 0 { p role="status" { "There are no more. " a href=(PART) { "To the newest" } } }
+            @else { (none_yet(&session)) }
         } @else {
             (table("Applications", &["Name", "Client ID", "Kind", "Registered", "Last used"], rows(&found.clients)))
             @if search.is_empty() {
