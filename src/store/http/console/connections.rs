@@ -8,10 +8,10 @@ use maud::{Markup, html};
 use serde_json::json;
 
 use super::api::{Api, segment};
-use super::documents::{Named, all, one};
 use super::failure::Failure;
 use super::form::{Fields, Posted};
 use super::missing::Missing;
+use super::objects::{Named, all, one};
 use super::page::{Page, Question, badge, hidden, see, table};
 use super::session::Session;
 use crate::management::Connection;

@@ -4,7 +4,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use maud::html;
 
-use super::page;
+use super::document;
 use crate::store::db;
 use crate::store::http::error::ManagementError;
 
@@ -77,6 +77,6 @@ impl IntoResponse for Failure {
             p role="alert" { (self.message) }
             p { a href="/console/" { "Back to the overview" } }
         };
-        (self.status, Html(page::bare(title, &content).into_string())).into_response()
+        (self.status, Html(document::bare(title, &content).into_string())).into_response()
     }
 }

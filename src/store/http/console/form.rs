@@ -7,11 +7,8 @@ use serde_json::Value;
 use subtle::ConstantTimeEq;
 
 use super::failure::Failure;
-use super::session::{Session, host};
+use super::session::{CSRF, Session, host};
 use crate::store::http::App;
-
-/// The name of the member that shows that a page of this session sent the form.
-pub const CSRF: &str = "csrf";
 
 /// The names and values of a form, in its order.
 #[derive(Default)]

@@ -17,8 +17,8 @@
 //! | `assets` | [`assets`] |
 //!
 //! What they share: [`session`] (who it is), [`form`] (what was sent, and that this console's page sent it), [`api`] (the
-//! Management API), [`page`] (what every page has), [`failure`] (what went wrong), [`missing`] (what third parties lack), [`documents`] (APIs,
-//! connections and grants as the database has them).
+//! Management API), [`page`] and [`document`] (what every page has), [`failure`] (what went wrong), [`missing`] (what third
+//! parties lack), [`objects`] (APIs, connections and grants as the database has them).
 
 mod access_rules;
 mod api;
@@ -27,12 +27,13 @@ mod applications;
 mod assets;
 mod chart;
 mod connections;
-mod documents;
+mod document;
 mod dry_run;
 mod failure;
 mod form;
 mod logs;
 mod missing;
+mod objects;
 mod overview;
 mod page;
 mod rule_form;

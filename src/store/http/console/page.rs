@@ -2,11 +2,10 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 
-use super::assets;
-use super::form::CSRF;
-use super::session::{Notice, Session};
+use super::document::whole;
+use super::session::{CSRF, Notice, Session};
 use crate::store::clock::rfc3339;
 
 /// The parts of the console, in the order in which they are listed: path and name.
@@ -83,32 +82,6 @@ impl<'s> Page<'s> {
             response.headers_mut().append(header::SET_COOKIE, HeaderValue::from_static(Notice::SAID));
         }
         response
-    }
-}
-
-/// A page of nobody in particular.
-pub fn bare(title: &str, content: &Markup) -> Markup {
-    whole(title, &html! { main id="main" class="bare" tabindex="-1" { p class="brand" { "dcr-edge" } (content) } })
-}
-
-fn whole(title: &str, inside: &Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " · dcr-edge" }
-                link rel="stylesheet" href=(assets::address("console.css"));
-                link rel="icon" href=(assets::address("icon.svg")) type="image/svg+xml";
-                script src=(assets::address("console.js")) defer {}
-            }
-            body {
-                a class="skip" href="#main" { "Skip to the content" }
-                (inside)
-            }
-        }
     }
 }
 

@@ -24,6 +24,9 @@ const COOKIE: &str = "dcr_console";
 /// Name of the cookie that has what the next page is to say.
 const NOTICE_COOKIE: &str = "dcr_console_notice";
 
+/// The name of the member of a form that shows that a page of this session sent it.
+pub const CSRF: &str = "csrf";
+
 /// Longest token that a cookie can have, in bytes: browsers keep 4096 with the name and what else a cookie says.
 pub const MAX_TOKEN: usize = 3_900;
 

@@ -7,9 +7,9 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::document;
 use super::failure::Failure;
 use super::form::{Anonymous, Posted};
-use super::page;
 use super::session::{MAX_TOKEN, SIGNED_OUT, Transport, signed_in};
 use crate::store::http::App;
 use crate::store::http::management::Access;
@@ -110,5 +110,5 @@ fn form(transport: &Transport, code: &str, error: Option<&str>, status: StatusCo
             }
         }
     };
-    (status, Html(page::bare("Sign in", &content).into_string())).into_response()
+    (status, Html(document::bare("Sign in", &content).into_string())).into_response()
 }
