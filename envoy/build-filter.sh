@@ -11,4 +11,4 @@ flags+=", \"--remap-path-prefix=$library=/rustc/$commit\""
 # Flags of the environment would come before these, and take their place.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 exec cargo rustc --locked --lib --crate-type cdylib --target wasm32-wasip1 --profile filter \
-    --config "target.wasm32-wasip1.rustflags=[$flags]" "$@"
+    --config "target.wasm32-wasip1.rustflags=[$flags]" --config "target.wasm32-wasip1.linker=\"$PWD/envoy/link-filter.sh\"" "$@"

@@ -76,6 +76,12 @@ impl Pattern {
 
     /// Whether `path` is one of these. `equal` compares a segment with one of the pattern that is no star.
     fn has(&self, path: &[u8], equal: fn(&[u8], &[u8]) -> bool) -> bool {
+        // Most paths differ in their first letters, which is seen without taking them apart.
+        if let Some(first) = self.segments.first().filter(|first| ***first != *b"*")
+            && !path.get(1..).and_then(|rest| rest.get(..first.len())).is_some_and(|start| equal(start, first))
+        {
+            return false;
+        }
         let mut names = path.split(|byte| *byte == b'/').skip(1);
         let mut is_next = |segment: &[u8]| {
             names.next().is_some_and(|name| if segment == b"*" { !name.is_empty() } else { equal(name, segment) })

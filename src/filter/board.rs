@@ -329,7 +329,15 @@ pub struct Copies {
     left: RefCell<Vec<Count>>,
     /// Whether some of that found no room.
     dropped: Cell<bool>,
-    slots: RefCell<HashMap<String, u32>>,
+    places: RefCell<HashMap<String, Place>>,
+}
+
+/// Where a host's tenant is.
+#[derive(Clone, Debug)]
+struct Place {
+    slot: u32,
+    /// The key of the slot's pointer: every request reads it.
+    pointer: Rc<str>,
 }
 
 impl Copies {
@@ -341,37 +349,39 @@ impl Copies {
             }
             self.loaded.set(true);
         }
-        let copied = self.slots.borrow().get(host).copied();
-        if let Some(slot) = copied {
-            if let found @ Lookup::Tenant(_) = self.in_slot(environment, keys, slot, host) {
+        let copied = self.places.borrow().get(host).cloned();
+        if let Some(place) = copied {
+            if let found @ Lookup::Tenant(_) = self.in_place(environment, keys, &place, host) {
                 return found;
             }
             // It may have moved.
-            self.slots.borrow_mut().remove(host);
+            self.places.borrow_mut().remove(host);
         }
         let Some(shared) = environment.shared(&keys.host(host)) else { return Lookup::Unknown };
         let Ok(slot) = <[u8; 4]>::try_from(shared.value.as_slice()).map(u32::from_le_bytes) else {
             return Lookup::Unreadable;
         };
-        let found = self.in_slot(environment, keys, slot, host);
+        let place = Place { slot, pointer: keys.pointer(slot).into() };
+        let found = self.in_place(environment, keys, &place, host);
         if matches!(found, Lookup::Tenant(_)) {
-            self.slots.borrow_mut().insert(host.to_owned(), slot);
+            self.places.borrow_mut().insert(host.to_owned(), place);
         }
         found
     }
 
-    /// What is in force in `slot`, if it answers for `host`.
-    fn in_slot<E: Environment>(&self, environment: &E, keys: &Keys, slot: u32, host: &str) -> Lookup {
-        match self.in_force(environment, keys, slot) {
+    /// What is in force there, if it answers for `host`.
+    fn in_place<E: Environment>(&self, environment: &E, keys: &Keys, place: &Place, host: &str) -> Lookup {
+        match self.in_force(environment, keys, place) {
             Lookup::Tenant(found) if !answers_for(&found.tenant, host) => Lookup::Unknown,
             other => other,
         }
     }
 
-    fn in_force<E: Environment>(&self, environment: &E, keys: &Keys, slot: u32) -> Lookup {
+    fn in_force<E: Environment>(&self, environment: &E, keys: &Keys, place: &Place) -> Lookup {
+        let slot = place.slot;
         // The publisher may flip the side between two reads; it would have to do so each time.
         for _ in 0..8 {
-            let Some(shared) = environment.shared(&keys.pointer(slot)) else { return Lookup::Unknown };
+            let Some(shared) = environment.shared(&place.pointer) else { return Lookup::Unknown };
             let Some(pointer) = Pointer::decode(&shared.value) else { return Lookup::Unreadable };
             if !pointer.live {
                 self.replace(slot, None);
@@ -439,7 +449,7 @@ impl Copies {
 impl Copies {
     /// How many hosts are remembered.
     pub fn hosts(&self) -> usize {
-        self.slots.borrow().len()
+        self.places.borrow().len()
     }
 }
 

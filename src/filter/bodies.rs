@@ -83,7 +83,7 @@ pub struct Watch {
 
 /// The bytes of the request at hand that the proxy has received, its head included.
 fn received<E: Environment>(environment: &E) -> u64 {
-    let size = environment.property(&["request", "total_size"]);
+    let size = environment.property("request\0total_size");
     let size = size.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok()).map(i64::from_le_bytes);
     size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default()
 }

@@ -380,12 +380,12 @@ impl Guarded {
         if record.redirection_policy == RedirectionPolicy::AllowAlways {
             return None;
         }
-        let status = environment.response_header(":status")?;
-        if !matches!(&*status, b"301" | b"302" | b"303" | b"307" | b"308") {
+        let head = environment.response_head();
+        if !matches!(head.first(":status")?, b"301" | b"302" | b"303" | b"307" | b"308") {
             return None;
         }
-        let location = String::from_utf8(environment.response_header("location")?).ok()?;
-        let error = third_party::error_of_redirect(record, &location)?;
+        let location = std::str::from_utf8(head.first("location")?).ok()?;
+        let error = third_party::error_of_redirect(record, location)?;
         Some(Refusal::ErrorRedirect { error, is_html: self.is_html })
     }
 }

@@ -90,11 +90,11 @@ impl Cors {
 
     /// Puts the tenant's word in the place of the server's, in the head of its answer.
     pub fn replace<E: Environment>(&self, environment: &E) {
-        let headers = environment.response_headers();
-        for (name, _) in &headers {
+        let head = environment.response_head();
+        for name in head.iter().filter_map(|(name, _)| std::str::from_utf8(name).ok()) {
             let counts = match self.allowed {
                 // A page that may read the answer may read what the server exposes.
-                Some(_) => matches!(name.as_str(), ALLOW_ORIGIN | "access-control-allow-credentials"),
+                Some(_) => matches!(name, ALLOW_ORIGIN | "access-control-allow-credentials"),
                 None => name.starts_with("access-control-"),
             };
             if counts {
@@ -104,8 +104,7 @@ impl Cors {
         if let Some(origin) = &self.allowed {
             environment.set_response_header(ALLOW_ORIGIN, Some(origin));
         }
-        let vary: Vec<_> =
-            headers.iter().filter(|(name, _)| name == "vary").map(|(_, v)| String::from_utf8_lossy(v)).collect();
+        let vary: Vec<_> = head.all("vary").map(String::from_utf8_lossy).collect();
         let names = || vary.iter().flat_map(|value| value.split(',')).map(str::trim);
         if !names().any(|name| name == "*" || name.eq_ignore_ascii_case("origin")) {
             let all: Vec<_> = names().filter(|name| !name.is_empty()).chain(["origin"]).collect();

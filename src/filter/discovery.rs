@@ -62,11 +62,10 @@ pub struct Completion {
 impl Completion {
     /// Prepares a request for the metadata, whose head has not gone on yet. `None` if its method is one that does not
     /// get them.
-    pub fn of_request<E: Environment>(environment: &E, tenant: &Tenant) -> Option<Self> {
-        let method = environment.request_header(":method");
-        let has_body = match method.as_deref() {
-            Some(b"GET") => true,
-            Some(b"HEAD") => false,
+    pub fn of_request<E: Environment>(environment: &E, head: &Head, tenant: &Tenant) -> Option<Self> {
+        let has_body = match head.method() {
+            b"GET" => true,
+            b"HEAD" => false,
             _ => return None,
         };
         environment.set_request_header("accept-encoding", Some("identity"));
@@ -74,7 +73,7 @@ impl Completion {
             environment.set_request_header(name, None);
         }
         let is_open = tenant.settings.registers_clients();
-        let registration_endpoint = is_open.then(|| registration_endpoint(environment)).flatten();
+        let registration_endpoint = is_open.then(|| registration_endpoint(environment, head)).flatten();
         Some(Self { registration_endpoint, has_body, progress: Progress::Asked })
     }
 
@@ -83,8 +82,8 @@ impl Completion {
     /// # Errors
     /// Why it is not passed on.
     pub fn on_headers<E: Environment>(&mut self, environment: &E, end_of_stream: bool) -> Result<Flow, Unusable> {
-        let head = Head::new(environment.response_headers());
-        if environment.response_header(":status").as_deref() != Some(b"200") || !head.is_json() {
+        let head = environment.response_head();
+        if head.first(":status") != Some(b"200") || !head.is_json() {
             return self.go_on(Progress::Passing);
         }
         if !head.is_identity() {
@@ -159,14 +158,13 @@ impl Completion {
 }
 
 /// Where the client finds the edge's own registration endpoint: on the host that it came to, as it wrote it.
-fn registration_endpoint<E: Environment>(environment: &E) -> Option<String> {
+fn registration_endpoint<E: Environment>(environment: &E, head: &Head) -> Option<String> {
     // Whoever leads to a tenant has nothing in it but the tenant's host and a port.
-    let authority = String::from_utf8(environment.request_header(":authority")?).ok()?;
+    let authority = std::str::from_utf8(head.first(":authority")?).ok()?;
     // The proxy sets this to what the connection has, unless it trusts the one that came before it. `:scheme` is the
     // client's own word.
-    let forwarded = environment.request_header("x-forwarded-proto");
-    let scheme = forwarded.as_deref().and_then(scheme).or_else(|| {
-        let own = environment.property(&["request", "scheme"]);
+    let scheme = head.first("x-forwarded-proto").and_then(scheme).or_else(|| {
+        let own = environment.property("request\0scheme");
         own.as_deref().and_then(scheme)
     });
     Some(format!("{}://{authority}/oidc/register", scheme.unwrap_or("https")))
@@ -188,7 +186,7 @@ mod tests {
         *fake.headers.lock().unwrap() = all.collect();
         let settings = json!({"flags": {"enable_dynamic_client_registration": true}});
         let tenant = json!({"name": "t", "domains": ["a.test"], "settings": settings});
-        Completion::of_request(fake, &serde_json::from_value(tenant).unwrap())
+        Completion::of_request(fake, &fake.request_head(), &serde_json::from_value(tenant).unwrap())
     }
 
     fn answer(fake: &Fake, body: &[u8]) {

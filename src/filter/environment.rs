@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::reason::Reason;
+use super::request::Head;
 
 /// A value in shared data, with the number that changes at each write.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -221,25 +222,21 @@ pub trait Environment {
     ) -> Result<CallId, DispatchError>;
     /// Has the worker's next tick come at once.
     fn tick_at_once(&self);
-    /// The first value of a header of the request at hand. Only until the request goes on.
-    fn request_header(&self, name: &str) -> Option<Vec<u8>>;
-    /// The headers of the request at hand: names in lower case, pseudo-headers included. Only until it
-    /// goes on.
-    fn request_headers(&self) -> Vec<(String, Vec<u8>)>;
+    /// The head of the request at hand. Only until it goes on.
+    fn request_head(&self) -> Head;
     /// Replaces a header of the request at hand, or removes it. Only until the request goes on.
     fn set_request_header(&self, name: &str, value: Option<&str>);
-    /// A property of the request at hand or of its connection, such as `source.address`, by its path.
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
+    /// A property of the request at hand or of its connection, by its path, between whose parts are zero bytes, such as
+    /// `source\0address`.
+    fn property(&self, path: &str) -> Option<Vec<u8>>;
     /// The first `size` bytes of the request's buffered body.
     fn request_body(&self, size: usize) -> Vec<u8>;
     /// Replaces the request's buffered body, of `size` bytes. Its length in the headers is the caller's business.
     fn set_request_body(&self, size: usize, body: &[u8]);
     /// Lets the request go on that was told to wait. Not in a callback of the request's own.
     fn resume_request(&self);
-    /// The headers of the response at hand: names in lower case, pseudo-headers included. Only until it goes on.
-    fn response_headers(&self) -> Vec<(String, Vec<u8>)>;
-    /// The first value of a header of the response at hand. Only until it goes on.
-    fn response_header(&self, name: &str) -> Option<Vec<u8>>;
+    /// The head of the response at hand. Only until it goes on.
+    fn response_head(&self) -> Head;
     /// Replaces a header of the response at hand, or removes it. Only until it goes on.
     fn set_response_header(&self, name: &str, value: Option<&str>);
     /// The first `size` bytes of the response's buffered body.

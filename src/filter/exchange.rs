@@ -4,10 +4,9 @@
 //! `registration`, credentials, one call to the store, 201. Each step is one call to one room; each refusal is a
 //! [`Refusal`].
 //!
-//! A request that is none of ours costs what it takes to see that: its path, its host, its server name and one look at
-//! shared data, and whatever signals the rules for it need. All of its headers are read only where they matter.
+//! A request that is none of ours costs what it takes to see that: its headers, its server name and one look at shared
+//! data, and whatever signals the rules for it need.
 
-use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -56,32 +55,9 @@ struct Limit {
     reset: u64,
 }
 
-/// The head of the request at hand, of which no more is read than is asked for.
-struct Arrival<'e, E> {
-    environment: &'e E,
-    head: OnceCell<Head>,
-}
-
-impl<E: Environment> Arrival<'_, E> {
-    /// Path and query.
-    fn path(&self) -> Vec<u8> {
-        self.environment.request_header(":path").unwrap_or_default()
-    }
-
-    /// The host that it is for, lower case, without port; empty if there is none that a tenant could have.
-    fn host(&self) -> String {
-        self.environment.request_header(":authority").and_then(|host| tenant::authority_host(&host)).unwrap_or_default()
-    }
-
-    /// The method.
-    fn method(&self) -> Vec<u8> {
-        self.environment.request_header(":method").unwrap_or_default()
-    }
-
-    /// All headers.
-    fn head(&self) -> &Head {
-        self.head.get_or_init(|| Head::new(self.environment.request_headers()))
-    }
+/// The host that a request is for, lower case, without port; empty if there is none that a tenant could have.
+fn host(head: &Head) -> String {
+    head.first(":authority").and_then(tenant::authority_host).unwrap_or_default()
 }
 
 /// What a request's head asks for.
@@ -146,13 +122,14 @@ impl Exchange {
 
     /// Looks at the request's head.
     pub fn on_headers<E: Environment>(&mut self, environment: &E, end_of_stream: bool) -> Flow {
-        let arrival = Arrival { environment, head: OnceCell::new() };
-        match self.admit(&arrival) {
+        // Each call of the proxy costs more than a look through all headers, so they are fetched once.
+        let head = environment.request_head();
+        match self.admit(environment, &head) {
             Ok(Admission::Pass) => self.state = State::Passing,
             Ok(Admission::Discovery(tenant)) => {
                 // Refusals of the server's answer come when the request's head is gone.
-                self.recognise(&arrival);
-                self.completion = Completion::of_request(environment, &tenant.tenant);
+                self.recognise(environment, &head);
+                self.completion = Completion::of_request(environment, &head, &tenant.tenant);
                 self.state = State::Passing;
             }
             Ok(Admission::Preflight) => {
@@ -161,13 +138,12 @@ impl Exchange {
                 self.answer(environment, &Reply { status: 204, headers, body, reason, client_id: None });
             }
             Ok(Admission::Registration(registration)) => {
-                self.recognise(&arrival);
+                self.recognise(environment, &head);
                 self.state = State::Registering(registration);
                 self.on_head(environment, end_of_stream);
             }
             Ok(Admission::Client(tenant, endpoint)) => {
-                self.recognise(&arrival);
-                let head = arrival.head.into_inner().unwrap_or_else(|| Head::new(environment.request_headers()));
+                self.recognise(environment, &head);
                 match Controls::new(&self.worker, tenant, endpoint, head, self.decision_id.clone()) {
                     Ok(controls) => {
                         self.state = State::Controlling(Box::new(controls));
@@ -177,7 +153,7 @@ impl Exchange {
                 }
             }
             Err(refusal) => {
-                self.recognise(&arrival);
+                self.recognise(environment, &head);
                 self.refuse(environment, &refusal);
             }
         }
@@ -185,11 +161,10 @@ impl Exchange {
     }
 
     /// Keeps what answers need to know of the head.
-    fn recognise<E: Environment>(&mut self, arrival: &Arrival<E>) {
-        let environment = arrival.environment;
-        self.is_grpc = environment.request_header("content-type").is_some_and(|value| request::is_grpc(&value));
-        let id = environment.request_header(REQUEST_ID_HEADER).and_then(request::harmless_id);
-        self.decision_id = id.unwrap_or_else(|| random_id(environment));
+    fn recognise<E: Environment>(&mut self, environment: &E, head: &Head) {
+        self.is_grpc = head.first("content-type").is_some_and(request::is_grpc);
+        let id = head.first(REQUEST_ID_HEADER).and_then(request::harmless_id);
+        self.decision_id = id.map_or_else(|| random_id(environment), str::to_owned);
     }
 
     /// Waits for the body, if there is one and the worker may see it.
@@ -400,19 +375,17 @@ impl Exchange {
         if matches!(self.state, State::Passing) { Flow::Continue } else { Flow::Pause }
     }
 
-    fn admit<E: Environment>(&mut self, arrival: &Arrival<E>) -> Result<Admission, Refusal> {
-        let environment = arrival.environment;
+    fn admit<E: Environment>(&mut self, environment: &E, head: &Head) -> Result<Admission, Refusal> {
         for name in controls::OWN_HEADERS {
-            // Most requests have none of them, and a look costs less than a removal.
-            if environment.request_header(name).is_some() {
+            if head.has(name) {
                 environment.set_request_header(name, None);
             }
         }
-        let host = arrival.host();
+        let host = host(head);
         let server_name = signals::server_name(environment);
         // No tenant has the empty host; whether settings are loaded is asked all the same.
         let Some(tenant) = self.tenant_of(environment, &host)? else {
-            return match (self.worker.config.unknown_hosts, self.worker.routes.classify(&arrival.path())) {
+            return match (self.worker.config.unknown_hosts, self.worker.routes.classify(head.path())) {
                 (UnknownHosts::Pass, Ok(endpoint @ (Endpoint::Other | Endpoint::Discovery))) => {
                     // A tenant's connection must not be the way round its rules.
                     let name = server_name.as_deref().filter(|name| *name != host);
@@ -421,14 +394,14 @@ impl Exchange {
                     {
                         return Err(Refusal::Misdirected);
                     }
-                    self.check_access(arrival, None, endpoint, &host, server_name.as_deref())?;
+                    self.check_access(environment, head, None, endpoint, &host, server_name.as_deref())?;
                     Ok(Admission::Pass)
                 }
                 _ => Err(Refusal::UnknownHost),
             };
         };
         self.tenant = Some(Rc::clone(&tenant));
-        let endpoint = tenant.routes.classify(&arrival.path());
+        let endpoint = tenant.routes.classify(head.path());
         self.is_registration = matches!(endpoint, Ok(Endpoint::Registration | Endpoint::BelowRegistration));
         if let Some(name) = server_name.as_deref().filter(|name| *name != host) {
             let other = self.tenant_of(environment, name)?;
@@ -437,25 +410,25 @@ impl Exchange {
             }
         }
         let endpoint = endpoint.map_err(|Disguised| {
-            self.allow_origin(Readable::Registration, &tenant.tenant, arrival);
+            self.allow_origin(Readable::Registration, &tenant.tenant, head);
             Refusal::DisguisedPath
         })?;
         let mut preflight = None;
         if let Some(readable) = Readable::at(endpoint) {
-            let cors = self.allow_origin(readable, &tenant.tenant, arrival);
-            let method = arrival.method();
+            let cors = self.allow_origin(readable, &tenant.tenant, head);
+            let method = head.method();
             let mut is_preflight = method == b"OPTIONS";
             if readable == Readable::Registration {
                 if endpoint == Endpoint::BelowRegistration || !(is_preflight || method == b"POST") {
                     return Err(Refusal::Method);
                 }
             } else {
-                is_preflight = is_preflight && cors.is_some() && cors::is_preflight(arrival.head());
+                is_preflight = is_preflight && cors.is_some() && cors::is_preflight(head);
             }
             preflight = is_preflight.then(|| cors::preflight_headers(readable, cors.as_ref()));
             self.cors = cors;
         }
-        let address = self.check_access(arrival, Some(&tenant), endpoint, &host, server_name.as_deref())?;
+        let address = self.check_access(environment, head, Some(&tenant), endpoint, &host, server_name.as_deref())?;
         if let Some(headers) = preflight {
             self.shared.extend(headers);
             return Ok(Admission::Preflight);
@@ -473,11 +446,11 @@ impl Exchange {
                 if !tenant.tenant.settings.registers_clients() {
                     return Err(Refusal::RegistrationDisabled);
                 }
-                registering::check_head(&self.worker.config, arrival.head())?;
+                registering::check_head(&self.worker.config, head)?;
                 let sources = self.worker.config.signal_sources;
                 let wanted = sources.union(SignalSet::BUILT_IN).without(Signal::ConnectingAddress.into());
-                let origin = Observed::read(environment, wanted, sources).origin(&host);
-                let registration = Registration::new(environment, Rc::clone(&self.worker), tenant, origin);
+                let origin = Observed::read(environment, head, wanted, sources).origin(&host);
+                let registration = Registration::new(environment, Rc::clone(&self.worker), tenant, head, origin);
                 Ok(Admission::Registration(Box::new(registration)))
             }
             Endpoint::ServerRegistration => Err(Refusal::ServerRegistration),
@@ -504,7 +477,8 @@ impl Exchange {
     /// rule needed it.
     fn check_access<E: Environment>(
         &self,
-        arrival: &Arrival<E>,
+        environment: &E,
+        head: &Head,
         tenant: Option<&InForce>,
         endpoint: Endpoint,
         host: &str,
@@ -525,9 +499,8 @@ impl Exchange {
             | Endpoint::Discovery
             | Endpoint::Other => RequestKind::Other,
         };
-        let environment = arrival.environment;
         let needs = tenant.map_or_else(SignalSet::default, |tenant| tenant.acl.needs(kind)).union(own.needs(kind));
-        let observed = Observed::read(environment, needs, config.signal_sources);
+        let observed = Observed::read(environment, head, needs, config.signal_sources);
         let facts = observed.facts(host, server_name);
         let mut monitored = 0_u32;
         let mut verdict = own.evaluate(kind, &facts, |rule, matched| {
@@ -554,23 +527,17 @@ impl Exchange {
             }
             acl::Verdict::Block | acl::Verdict::Redirect { .. } => {
                 // A registration is answered in JSON, whoever asks.
-                let accept =
-                    (kind != RequestKind::Registration).then(|| environment.request_header("accept")).flatten();
-                Err(Refusal::Blocked { html: media_type::prefers_html(accept.as_deref().into_iter()) })
+                let is_page =
+                    kind != RequestKind::Registration && media_type::prefers_html(head.first("accept").into_iter());
+                Err(Refusal::Blocked { html: is_page })
             }
         }
     }
 
     /// Adds to every answer what the tenant says of pages of the request's origin, and gives it.
-    fn allow_origin<E: Environment>(
-        &mut self,
-        readable: Readable,
-        tenant: &Tenant,
-        arrival: &Arrival<E>,
-    ) -> Option<Cors> {
+    fn allow_origin(&mut self, readable: Readable, tenant: &Tenant, head: &Head) -> Option<Cors> {
         let origins = &tenant.settings.dcr_edge.cors_origins;
-        // Nobody reads the headers for a tenant without origins.
-        let cors = if origins.is_empty() { None } else { Cors::new(readable, origins, arrival.head().origin()) };
+        let cors = if origins.is_empty() { None } else { Cors::new(readable, origins, head.origin()) };
         self.shared.extend(cors.iter().flat_map(Cors::headers));
         cors
     }

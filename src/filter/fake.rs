@@ -9,6 +9,7 @@ use super::environment::{
     CallId, CasMismatch, DispatchError, Environment, Level, LogField, Metric, NoRandomness, Reply, Shared,
 };
 use super::reason::Reason;
+use super::request::Head;
 
 /// A call that was sent.
 #[derive(Clone, Debug)]
@@ -61,6 +62,16 @@ impl Fake {
 }
 
 impl Fake {
+    /// The first value of a header of the request.
+    pub fn request_header(&self, name: &str) -> Option<Vec<u8>> {
+        self.request_head().first(name).map(<[u8]>::to_vec)
+    }
+
+    /// The first value of a header of the response.
+    pub fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+        self.response_head().first(name).map(<[u8]>::to_vec)
+    }
+
     /// How many keys of shared data there are.
     pub fn keys(&self) -> usize {
         self.data.lock().unwrap().0.len()
@@ -131,20 +142,16 @@ impl Environment for Fake {
         self.ticks_at_once.store(true, Ordering::Relaxed);
     }
 
-    fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
-        self.headers.lock().unwrap().clone()
-    }
-
-    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
-        self.headers.lock().unwrap().iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())
+    fn request_head(&self) -> Head {
+        self.headers.lock().unwrap().iter().cloned().collect()
     }
 
     fn set_request_header(&self, name: &str, value: Option<&str>) {
         set(&self.headers, name, value);
     }
 
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        self.properties.lock().unwrap().get(&path.join(".")).cloned()
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
+        self.properties.lock().unwrap().get(&path.replace('\0', ".")).cloned()
     }
 
     fn request_body(&self, size: usize) -> Vec<u8> {
@@ -159,12 +166,8 @@ impl Environment for Fake {
         self.request_resumed.store(true, Ordering::Relaxed);
     }
 
-    fn response_headers(&self) -> Vec<(String, Vec<u8>)> {
-        self.response_headers.lock().unwrap().clone()
-    }
-
-    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
-        self.response_headers.lock().unwrap().iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())
+    fn response_head(&self) -> Head {
+        self.response_headers.lock().unwrap().iter().cloned().collect()
     }
 
     fn set_response_header(&self, name: &str, value: Option<&str>) {

@@ -19,6 +19,7 @@ use super::environment::{CallAnswer, CallId, CallResponse, CallResult, DispatchE
 use super::reason::Reason;
 use super::refusal::Refusal;
 use super::registering;
+use super::request::Head;
 use super::store_call::{Repeated, StoreCall};
 use super::ticket::{Ticket, Tickets};
 use super::worker::Worker;
@@ -103,11 +104,11 @@ pub struct Server {
 
 impl Server {
     /// The one that the request's route leads to. In the header callback.
-    pub fn of_request<E: Environment>(environment: &E) -> Option<Self> {
-        let cluster = environment.property(&["xds", "cluster_name"]).and_then(|name| String::from_utf8(name).ok())?;
+    pub fn of_request<E: Environment>(environment: &E, head: &Head) -> Option<Self> {
+        let cluster = environment.property("xds\0cluster_name").and_then(|name| String::from_utf8(name).ok())?;
         let headers = [":authority", "x-forwarded-proto", "x-forwarded-for"].into_iter().filter_map(|name| {
-            let value = environment.request_header(name).and_then(|value| String::from_utf8(value).ok())?;
-            Some((name, value))
+            let value = std::str::from_utf8(head.first(name)?).ok()?;
+            Some((name, value.to_owned()))
         });
         Some(Self { cluster, headers: headers.collect() }).filter(|server| !server.cluster.is_empty())
     }
@@ -578,7 +579,7 @@ mod tests {
             let body = json!({"redirect_uris": ["https://app.example/cb"], "token_endpoint_auth_method": method});
             let metadata =
                 registration::check(body.to_string().as_bytes(), SecurityMode::Strict, &DcrEdge::default()).unwrap();
-            let server = Server::of_request(&self.fake).unwrap();
+            let server = Server::of_request(&self.fake, &self.fake.request_head()).unwrap();
             let forward = Forward {
                 server,
                 tenant,

@@ -27,6 +27,7 @@ use super::feed::Feed;
 use super::forward::{self, Outcome};
 use super::reason::Reason;
 use super::report::Reporter;
+use super::request::Head;
 use super::store_call::Repeated;
 use super::worker::Worker;
 
@@ -151,14 +152,15 @@ impl Root {
     }
 }
 
-impl Context for Root {
-    fn on_done(&mut self) -> bool {
+impl Drop for Root {
+    fn drop(&mut self) {
         if let Some(Configured { worker, .. }) = &self.configured {
             worker.clients.end(&Proxy);
         }
-        true
     }
+}
 
+impl Context for Root {
     fn on_http_call_response(&mut self, id: u32, num_headers: usize, body_size: usize, _: usize) {
         if let Some(Configured { worker, feed, reporter }) = &self.configured {
             let call = CallId(id);
@@ -341,6 +343,36 @@ fn call_answer(num_headers: usize, body_size: usize, most: usize) -> CallAnswer 
     Some(CallResponse { headers, body: body.unwrap_or_default() })
 }
 
+// Calls that every request makes. The SDK's own copy what goes in and what comes out once more, piece by piece.
+unsafe extern "C" {
+    fn proxy_get_header_map_pairs(map: MapType, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
+}
+
+/// What a call gives in memory that it takes from our allocator; `None` if it has nothing.
+fn given(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    if call(&raw mut data, &raw mut size) != Status::Ok as u32 || data.is_null() {
+        return None;
+    }
+    // SAFETY: the proxy has this memory from `proxy_on_memory_allocate`, which is the SDK's: a vector's, with a capacity of
+    // `size` bytes, that nobody else has. The proxy has written all of them.
+    Some(unsafe { Vec::from_raw_parts(data, size, size) })
+}
+
+/// The head that a map has; empty if there is no such map now.
+fn head(map: MapType) -> Head {
+    // SAFETY: both pointers are to variables of `given`, of the sizes that the ABI names.
+    Head::from_map(given(|data, size| unsafe { proxy_get_header_map_pairs(map, data, size) }).unwrap_or_default())
+}
+
+/// Tells the access log something, in the filter state at this path.
+fn set_state(path: &str, value: &str) {
+    // SAFETY: both are read while the call lasts.
+    let _ = unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) };
+}
+
 /// The proxy over proxy-wasm.
 struct Proxy;
 
@@ -391,20 +423,19 @@ impl Environment for Proxy {
         let _ = hostcalls::set_tick_period(Duration::from_millis(1));
     }
 
-    fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
-        hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
-    }
-
-    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
-        hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok().flatten()
+    fn request_head(&self) -> Head {
+        head(MapType::HttpRequestHeaders)
     }
 
     fn set_request_header(&self, name: &str, value: Option<&str>) {
         let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, value.map(str::as_bytes));
     }
 
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        hostcalls::get_property(path.to_vec()).ok().flatten()
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
+        given(|data, size| {
+            // SAFETY: the path is read while the call lasts.
+            unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) }
+        })
     }
 
     fn request_body(&self, size: usize) -> Vec<u8> {
@@ -419,12 +450,8 @@ impl Environment for Proxy {
         let _ = hostcalls::resume_http_request();
     }
 
-    fn response_headers(&self) -> Vec<(String, Vec<u8>)> {
-        hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default()
-    }
-
-    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
-        hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name).ok().flatten()
+    fn response_head(&self) -> Head {
+        head(MapType::HttpResponseHeaders)
     }
 
     fn set_response_header(&self, name: &str, value: Option<&str>) {
@@ -440,7 +467,7 @@ impl Environment for Proxy {
     }
 
     fn reply(&self, reply: &Reply) {
-        let _ = hostcalls::set_property(vec![REASON_PROPERTY], Some(reply.reason.as_str().as_bytes()));
+        set_state(REASON_PROPERTY, reply.reason.as_str());
         self.count(reply.reason, 1);
         let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let body = (!reply.body.is_empty()).then_some(reply.body.as_slice());
@@ -469,7 +496,7 @@ impl Environment for Proxy {
     }
 
     fn tell_log(&self, field: LogField, value: &str) {
-        let _ = hostcalls::set_property(vec![field.state()], Some(value.as_bytes()));
+        set_state(field.state(), value);
     }
 
     fn log(&self, level: Level, line: &str) {

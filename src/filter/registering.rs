@@ -10,7 +10,7 @@ use super::environment::{CallAnswer, CallResult, Environment, Reply};
 use super::forward::{Forward, Server, ServerFailure};
 use super::reason::Reason;
 use super::refusal::{self, Limiter, Refusal};
-use super::request::{self, Head};
+use super::request::Head;
 use super::store_call::{StoreCall, StoreRequest};
 use super::ticket::Ticket;
 use super::worker::Worker;
@@ -75,10 +75,16 @@ pub fn check_head(config: &Config, head: &Head) -> Result<(), Refusal> {
 
 impl Registration {
     /// A registration with `tenant` whose body is awaited. In the header callback.
-    pub fn new<E: Environment>(environment: &E, worker: Rc<Worker>, tenant: Rc<InForce>, origin: Origin) -> Self {
+    pub fn new<E: Environment>(
+        environment: &E,
+        worker: Rc<Worker>,
+        tenant: Rc<InForce>,
+        head: &Head,
+        origin: Origin,
+    ) -> Self {
         let is_forwarded = tenant.tenant.settings.dcr_edge.registrar == Registrar::Forward;
-        let server = is_forwarded.then(|| Server::of_request(environment)).flatten();
-        let trace = request::trace(environment).map(Rc::new);
+        let server = is_forwarded.then(|| Server::of_request(environment, head)).flatten();
+        let trace = head.trace().map(Rc::new);
         Self { worker, tenant, server, trace, state: State::Body { origin: Box::new(origin), size: 0 } }
     }
 

@@ -1,25 +1,50 @@
 //! The head of a request or a response, read once.
 
-use super::environment::Environment;
 use crate::edge_api::is_harmless_id;
 use crate::media_type;
 use crate::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
 
-/// The head of a request or a response, read once, in the header callback.
-#[derive(Clone, Debug)]
+/// The head of a request or a response, read once, in the header callback: names in lower case, pseudo-headers included.
+///
+/// It stays as the proxy wrote it, in one piece, and is looked through for each name: there are few, and most requests
+/// are asked for very few of them.
+#[derive(Clone, Debug, Default)]
 pub struct Head {
-    headers: Vec<(String, Vec<u8>)>,
+    /// The number of headers; of each, the lengths of its name and its value; then of each, these two themselves, a zero
+    /// byte behind both. Numbers have four bytes, the least first (proxy-wasm ABI 0.2.1, serialised maps).
+    map: Vec<u8>,
 }
 
 impl Head {
-    /// From headers with names in lower case, pseudo-headers included.
-    pub fn new(headers: Vec<(String, Vec<u8>)>) -> Self {
-        Self { headers }
+    /// From a serialised map. What is behind a fault in it is not seen.
+    pub fn from_map(map: Vec<u8>) -> Self {
+        Self { map }
+    }
+
+    /// All names with their values.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let (count, rest) = self.map.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+        let count = usize::try_from(u32::from_le_bytes(*count)).unwrap_or(0);
+        let (lengths, mut rest) = rest.split_at_checked(count.saturating_mul(8)).unwrap_or_default();
+        let mut take = move |length: &[u8; 4]| {
+            let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+            let (text, after) = rest.split_at_checked(length)?;
+            rest = after.split_first()?.1;
+            Some(text)
+        };
+        let (lengths, _) = lengths.as_chunks::<4>();
+        let (pairs, _) = lengths.as_chunks::<2>();
+        pairs.iter().map_while(move |[name, value]| Some((take(name)?, take(value)?)))
     }
 
     /// The values of the header `name`.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_slice())
+        self.iter().filter(move |(n, _)| *n == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// The first value of the header `name`.
+    pub fn first(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(n, _)| *n == name.as_bytes()).map(|(_, value)| value)
     }
 
     /// Copies of the values of the header `name`.
@@ -29,17 +54,17 @@ impl Head {
 
     /// Whether there is a header `name`.
     pub fn has(&self, name: &str) -> bool {
-        self.all(name).next().is_some()
+        self.first(name).is_some()
     }
 
     /// Path and query.
     pub fn path(&self) -> &[u8] {
-        self.all(":path").next().unwrap_or_default()
+        self.first(":path").unwrap_or_default()
     }
 
     /// The method.
     pub fn method(&self) -> &[u8] {
-        self.all(":method").next().unwrap_or_default()
+        self.first(":method").unwrap_or_default()
     }
 
     /// Whether there is exactly one `content-type` and it is JSON; parameters do not matter.
@@ -54,12 +79,12 @@ impl Head {
 
     /// The announced length of the body.
     pub fn content_length(&self) -> Option<u64> {
-        std::str::from_utf8(self.all("content-length").next()?).ok()?.parse().ok()
+        std::str::from_utf8(self.first("content-length")?).ok()?.parse().ok()
     }
 
     /// The trace that it says to be a part of, if it does.
     pub fn trace(&self) -> Option<TraceContext> {
-        TraceContext::received(self.all(TRACEPARENT).next()?, self.all(TRACESTATE).next())
+        TraceContext::received(self.first(TRACEPARENT)?, self.first(TRACESTATE))
     }
 
     /// The `origin`, as text; none of several.
@@ -70,20 +95,30 @@ impl Head {
     }
 }
 
-/// The trace that the request at hand says to be a part of, if it does. In the header callback.
-pub fn trace<E: Environment>(environment: &E) -> Option<TraceContext> {
-    let traceparent = environment.request_header(TRACEPARENT)?;
-    TraceContext::received(&traceparent, environment.request_header(TRACESTATE).as_deref())
-}
-
 /// Whether the proxy takes a request with this `content-type` for gRPC.
 pub fn is_grpc(content_type: &[u8]) -> bool {
     content_type.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
 
 /// An `x-request-id` that harms no log.
-pub fn harmless_id(id: Vec<u8>) -> Option<String> {
-    is_harmless_id(&id).then(|| String::from_utf8(id).ok()).flatten()
+pub fn harmless_id(id: &[u8]) -> Option<&str> {
+    is_harmless_id(id).then(|| std::str::from_utf8(id).ok()).flatten()
+}
+
+#[cfg(test)]
+impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Head {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
+        let headers: Vec<_> = headers.into_iter().collect();
+        let number = |length: usize| u32::try_from(length).unwrap().to_le_bytes();
+        let mut map = number(headers.len()).to_vec();
+        for (name, value) in &headers {
+            map.extend([number(name.as_ref().len()), number(value.as_ref().len())].concat());
+        }
+        for (name, value) in &headers {
+            map.extend([name.as_ref(), b"\0", value.as_ref(), b"\0"].concat());
+        }
+        Self::from_map(map)
+    }
 }
 
 #[cfg(test)]
@@ -91,7 +126,34 @@ mod tests {
     use super::*;
 
     fn head(headers: &[(&str, &[u8])]) -> Head {
-        Head::new(headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect())
+        headers.iter().copied().collect()
+    }
+
+    #[test]
+    fn a_head_is_read_from_the_proxys_map() {
+        let head = head(&[("a", b"1"), ("b", b""), ("a", b"\xff\0")]);
+        let all: Vec<_> = head.iter().collect();
+        assert_eq!(all, [(&b"a"[..], &b"1"[..]), (b"b", b""), (b"a", b"\xff\0")]);
+        assert_eq!(
+            (head.values("a"), head.first("b"), head.first("c")),
+            (vec![b"1".to_vec(), b"\xff\0".to_vec()], Some(&b""[..]), None)
+        );
+    }
+
+    #[test]
+    fn a_broken_map_has_the_headers_before_the_fault_and_no_others() {
+        let whole = head(&[("a", b"1"), ("bc", b"23")]).map;
+        for length in 0..whole.len() {
+            let head = Head::from_map(whole[..length].to_vec());
+            // Two numbers of 4 bytes each, 4 for their count, and what is before the second header.
+            assert_eq!(head.iter().count(), usize::from(length >= 24), "{length}");
+        }
+        let mut too_many = whole.clone();
+        too_many[0] = 200;
+        assert_eq!(Head::from_map(too_many).iter().count(), 0);
+        let mut too_long = whole;
+        too_long[4..8].copy_from_slice(&[0xff; 4]);
+        assert_eq!(Head::from_map(too_long).iter().count(), 0);
     }
 
     #[test]
@@ -104,9 +166,9 @@ mod tests {
 
     #[test]
     fn a_request_id_that_could_harm_a_log_is_none() {
-        assert_eq!(harmless_id(b"3f-A_1.b".to_vec()).as_deref(), Some("3f-A_1.b"));
+        assert_eq!(harmless_id(b"3f-A_1.b"), Some("3f-A_1.b"));
         for bad in [&b""[..], b"a b", b"\"", b"\xff", &[b'a'; 129]] {
-            assert_eq!(harmless_id(bad.to_vec()), None);
+            assert_eq!(harmless_id(bad), None);
         }
     }
 }

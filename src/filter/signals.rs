@@ -11,16 +11,17 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::environment::Environment;
+use super::request::Head;
 use crate::acl::{Facts, Signal, SignalSet};
 use crate::edge_api::{ASN_HEADER, COUNTRY_HEADER, Origin, REGION_HEADER, shortened_user_agent};
 use crate::tenant;
 
 /// Path of the filter state with the peer's address.
-const CONNECTING_ADDRESS: [&str; 2] = ["filter_state", "dcr_edge.connecting_address"];
+const CONNECTING_ADDRESS: &str = "filter_state\0dcr_edge.connecting_address";
 /// Path of the filter state with the JA3 fingerprint.
-const JA3: [&str; 2] = ["filter_state", "dcr_edge.ja3"];
+const JA3: &str = "filter_state\0dcr_edge.ja3";
 /// Path of the filter state with the JA4 fingerprint.
-const JA4: [&str; 2] = ["filter_state", "dcr_edge.ja4"];
+const JA4: &str = "filter_state\0dcr_edge.ja4";
 
 /// The values of the signals that were asked for, as far as the request has them.
 #[derive(Debug, Default)]
@@ -37,16 +38,16 @@ pub struct Observed {
 
 impl Observed {
     /// Reads the `wanted` signals of the request at hand. Those without a source are not read.
-    pub fn read<E: Environment>(environment: &E, wanted: SignalSet, sources: SignalSet) -> Self {
+    pub fn read<E: Environment>(environment: &E, head: &Head, wanted: SignalSet, sources: SignalSet) -> Self {
         let wanted = wanted.intersection(sources.union(SignalSet::BUILT_IN));
-        let header = |name| text(environment.request_header(name)?);
-        let state = |path: &[&str]| text(environment.property(path)?);
+        let header = |name| text(head.first(name)?.to_vec());
+        let state = |path| text(environment.property(path)?);
         let mut observed = Self::default();
         for signal in wanted.iter() {
             match signal {
                 Signal::Address => observed.address = client_address(environment),
                 Signal::ConnectingAddress => {
-                    observed.connecting_address = state(&CONNECTING_ADDRESS).and_then(|text| address(&text));
+                    observed.connecting_address = state(CONNECTING_ADDRESS).and_then(|text| address(&text));
                 }
                 Signal::Asn => observed.asn = header(ASN_HEADER).and_then(|text| text.parse().ok()),
                 Signal::Country => observed.country = header(COUNTRY_HEADER),
@@ -54,9 +55,9 @@ impl Observed {
                     observed.subdivision = header(REGION_HEADER);
                     observed.country = observed.country.take().or_else(|| header(COUNTRY_HEADER));
                 }
-                Signal::Ja3 => observed.ja3 = state(&JA3),
-                Signal::Ja4 => observed.ja4 = state(&JA4),
-                Signal::UserAgent => observed.user_agent = environment.request_header("user-agent"),
+                Signal::Ja3 => observed.ja3 = state(JA3),
+                Signal::Ja4 => observed.ja4 = state(JA4),
+                Signal::UserAgent => observed.user_agent = head.first("user-agent").map(<[u8]>::to_vec),
                 // It is known already: it leads to the tenant.
                 Signal::Host => {}
             }
@@ -90,12 +91,12 @@ impl Observed {
 
 /// The client's address. None on a connection without one, such as a UNIX socket's.
 pub fn client_address<E: Environment>(environment: &E) -> Option<IpAddr> {
-    address(&text(environment.property(&["source", "address"])?)?)
+    address(&text(environment.property("source\0address")?)?)
 }
 
 /// The name in the client's TLS hello: lower case. None without TLS, or if it names none.
 pub fn server_name<E: Environment>(environment: &E) -> Option<String> {
-    tenant::authority_host(&environment.property(&["connection", "requested_server_name"])?)
+    tenant::authority_host(&environment.property("connection\0requested_server_name")?)
 }
 
 /// An address with a port or without.
@@ -118,6 +119,10 @@ mod tests {
         Signal::ALL.into_iter().collect()
     }
 
+    fn read(fake: &Fake, wanted: SignalSet, sources: SignalSet) -> Observed {
+        Observed::read(fake, &fake.request_head(), wanted, sources)
+    }
+
     fn full() -> Fake {
         let fake = Fake::default();
         for (path, value) in [
@@ -136,7 +141,7 @@ mod tests {
 
     #[test]
     fn every_signal_is_read_from_its_source() {
-        let observed = Observed::read(&full(), everything(), everything());
+        let observed = read(&full(), everything(), everything());
         let facts = observed.facts("a.test", Some("b.test"));
         assert_eq!(facts.address, Some("2001:db8::7".parse().unwrap()));
         assert_eq!(facts.connecting_address, Some("198.51.100.7".parse().unwrap()));
@@ -147,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_the_configuration_names_no_source_for_is_never_read() {
-        let observed = Observed::read(&full(), everything(), SignalSet::default());
+        let observed = read(&full(), everything(), SignalSet::default());
         let facts = observed.facts("", None);
         assert_eq!((facts.connecting_address, facts.asn, facts.country, facts.subdivision), (None, None, None, None));
         assert_eq!((facts.ja3, facts.ja4, facts.authority), (None, None, None));
@@ -156,7 +161,7 @@ mod tests {
 
     #[test]
     fn nothing_is_read_that_no_rule_needs() {
-        let observed = Observed::read(&full(), Signal::Subdivision.into(), everything());
+        let observed = read(&full(), Signal::Subdivision.into(), everything());
         let facts = observed.facts("", None);
         assert_eq!((facts.country, facts.subdivision, facts.address, facts.ja4), (Some("CH"), Some("ZH"), None, None));
     }
@@ -180,7 +185,7 @@ mod tests {
         let fake = Fake::default();
         for nothing in ["", "-"] {
             fake.properties.lock().unwrap().insert("filter_state.dcr_edge.ja4".to_owned(), nothing.into());
-            let observed = Observed::read(&fake, everything(), everything());
+            let observed = read(&fake, everything(), everything());
             assert_eq!(observed.facts("", None).ja4, None);
         }
     }
