@@ -99,6 +99,8 @@ deny: ## licences, versions, sources and known weaknesses of all dependencies, b
 bench: build ## benchmarks against peers; prints a table, writes target/bench/*.json
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \
 	postgresql=$$(tests/support/postgresql.sh) || exit 1; \
+	tests/support/valgrind.sh >/dev/null || exit 1; \
+	cargo bench --profile release --bench rooms && \
 	DCR_TEST_ENVOY=$$envoy DCR_TEST_POSTGRESQL=$$postgresql cargo bench --profile release --bench edge
 
 build: tools ## the filter (target/wasm32-wasip1/release/dcr_edge.wasm) and the store (target/release/dcr-store)

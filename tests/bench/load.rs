@@ -1,15 +1,21 @@
-//! A load generator: so many connections, each of which sends its next request when it has its answer, or later to
-//! keep a pace.
+//! A load generator, which either keeps its connections busy, to see what a server can do, or sends at a constant rate
+//! whatever the answers do, to see how long they take. The latter is what wrk2 does: the time of a request begins when it
+//! was due, so that a server that stalls is charged with all requests that had to wait for it.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 /// Requests of one run at most, whatever its time.
 const MOST_REQUESTS: usize = 500_000;
+
+/// Tokio's timers are this coarse; whoever is due earlier is waited for awake.
+const TIMER: Duration = Duration::from_millis(2);
 
 /// Which answers are right; any other ends the benchmark.
 #[derive(Clone, Copy)]
@@ -25,6 +31,15 @@ impl Expected {
     pub fn only(status: u16) -> Self {
         Self { status, admitted: None }
     }
+}
+
+/// How requests follow each other.
+#[derive(Clone, Copy)]
+pub enum Rate {
+    /// Each connection sends its next one when it has its answer.
+    Most,
+    /// So many in a second, on whichever connection is free.
+    PerSecond(f64),
 }
 
 /// What a run measured.
@@ -49,54 +64,48 @@ impl Run {
     }
 }
 
-/// Keeps `connections` to `address` busy for `time`, with at most `pace` requests in a second. `request` makes the bytes
-/// of the nth request.
+/// What the connections of a run share.
+struct Plan<R> {
+    start: Instant,
+    time: Duration,
+    rate: Rate,
+    /// The number of the next request.
+    next: Cell<usize>,
+    /// Requests that are due and that nobody has sent.
+    due: Semaphore,
+    expected: Expected,
+    request: R,
+}
+
+/// Sends requests to `address` for `time`, over so many connections. `request` makes the bytes of the nth request.
 pub fn run(
     address: SocketAddr,
     connections: usize,
     time: Duration,
-    pace: Option<f64>,
+    rate: Rate,
     expected: Expected,
     request: impl Fn(usize) -> Vec<u8> + 'static,
 ) -> Run {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // Sockets are looked at after each task, also while the pace is kept awake.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(4).build().unwrap();
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async move {
-        let request = Rc::new(request);
-        let next = Rc::new(std::cell::Cell::new(0));
-        let start = Instant::now();
-        let clients: Vec<_> = (0..connections)
-            .map(|_| {
-                let (request, next) = (Rc::clone(&request), Rc::clone(&next));
-                tokio::task::spawn_local(async move {
-                    let mut connection = TcpStream::connect(address).await.unwrap();
-                    connection.set_nodelay(true).unwrap();
-                    let (mut micros, mut admitted) = (Vec::new(), 0);
-                    let mut received = Vec::new();
-                    while start.elapsed() < time && next.get() < MOST_REQUESTS {
-                        let number = next.replace(next.get() + 1);
-                        if let Some(pace) = pace {
-                            let due = start + Duration::from_secs_f64(number as f64 / pace);
-                            tokio::time::sleep_until(due.into()).await;
-                        }
-                        let bytes = request(number);
-                        let sent = Instant::now();
-                        connection.write_all(&bytes).await.unwrap();
-                        let status = receive(&mut connection, &mut received).await;
-                        if status == expected.status {
-                            micros.push(u32::try_from(sent.elapsed().as_micros()).unwrap());
-                        } else {
-                            assert_eq!(Some(status), expected.admitted, "{}", received.escape_ascii());
-                            admitted += 1;
-                        }
-                    }
-                    (micros, admitted)
-                })
-            })
-            .collect();
+        let mut streams = Vec::new();
+        for _ in 0..connections {
+            let stream = TcpStream::connect(address).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            streams.push(stream);
+        }
+        let (start, next, due) = (Instant::now(), Cell::new(0), Semaphore::new(0));
+        let plan = Rc::new(Plan { start, time, rate, next, due, expected, request });
+        let clients: Vec<_> =
+            streams.into_iter().map(|stream| tokio::task::spawn_local(Rc::clone(&plan).keep_busy(stream))).collect();
+        if let Rate::PerSecond(rate) = rate {
+            plan.keep_pace(rate).await;
+        }
         let (mut micros, mut admitted) = (Vec::new(), 0);
         for client in clients {
-            let (of_client, admitted_of_client): (Vec<u32>, usize) = client.await.unwrap();
+            let (of_client, admitted_of_client) = client.await.unwrap().unwrap_or_else(|answer| panic!("{answer}"));
             micros.extend(of_client);
             admitted += admitted_of_client;
         }
@@ -104,12 +113,72 @@ pub fn run(
     })
 }
 
+impl<R: Fn(usize) -> Vec<u8>> Plan<R> {
+    /// Lets one request go whenever one is due.
+    async fn keep_pace(&self, rate: f64) {
+        for number in 0..MOST_REQUESTS {
+            let due = self.due_at(number, rate);
+            if due >= self.start + self.time {
+                break;
+            }
+            loop {
+                match due.saturating_duration_since(Instant::now()) {
+                    Duration::ZERO => break,
+                    wait if wait > TIMER => tokio::time::sleep(wait - TIMER).await,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+            self.due.add_permits(1);
+        }
+        // Those that wait for one that never comes.
+        self.due.close();
+    }
+
+    fn due_at(&self, number: usize, rate: f64) -> Instant {
+        self.start + Duration::from_secs_f64(number as f64 / rate)
+    }
+
+    /// Sends on one connection; gives the times in microseconds, and how many were admitted. The error is an answer that
+    /// was not expected.
+    async fn keep_busy(self: Rc<Self>, mut stream: TcpStream) -> Result<(Vec<u32>, usize), String> {
+        let (mut micros, mut admitted, mut received) = (Vec::new(), 0, Vec::new());
+        loop {
+            let begun = match self.rate {
+                Rate::Most => {
+                    if self.start.elapsed() >= self.time || self.next.get() >= MOST_REQUESTS {
+                        break;
+                    }
+                    None
+                }
+                Rate::PerSecond(rate) => {
+                    let Ok(permit) = self.due.acquire().await else { break };
+                    permit.forget();
+                    Some(self.due_at(self.next.get(), rate))
+                }
+            };
+            let number = self.next.replace(self.next.get() + 1);
+            let bytes = (self.request)(number);
+            let begun = begun.unwrap_or_else(Instant::now);
+            stream.write_all(&bytes).await.unwrap();
+            let status = receive(&mut stream, &mut received).await;
+            if status == self.expected.status {
+                micros.push(u32::try_from(begun.elapsed().as_micros()).unwrap());
+            } else if Some(status) == self.expected.admitted {
+                admitted += 1;
+            } else {
+                return Err(format!("expected {}: {}", self.expected.status, received.escape_ascii()));
+            }
+        }
+        Ok((micros, admitted))
+    }
+}
+
 /// Reads one answer with a `content-length`; gives its status.
 async fn receive(connection: &mut TcpStream, received: &mut Vec<u8>) -> u16 {
     received.clear();
     loop {
         assert_ne!(connection.read_buf(received).await.unwrap(), 0, "the server closed the connection");
-        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut head = httparse::Response::new(&mut headers);
         let httparse::Status::Complete(head_length) = head.parse(received).unwrap() else { continue };
         let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length")).unwrap();

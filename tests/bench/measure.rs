@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::load::{self, Expected};
+use crate::load::{self, Expected, Rate};
 use crate::support::output_of;
 
 /// Connections of the load generator.
@@ -75,6 +75,8 @@ pub struct Subject {
     pub workers: usize,
     /// Where it listens.
     pub address: SocketAddr,
+    /// How many connections it gets.
+    pub connections: usize,
     /// The processes whose CPU time counts.
     pub processes: Vec<u32>,
     /// What it is sent.
@@ -89,9 +91,12 @@ pub struct Subject {
 
 /// One subject's turn.
 pub struct Round {
-    /// Of the load generator.
-    pub run: load::Run,
-    cpu_us_per_request: f64,
+    /// As much as it can do.
+    pub most: load::Run,
+    /// CPU time of each process for each request, in microseconds.
+    cpu_us_per_request: Vec<f64>,
+    /// Half of that, at a constant rate.
+    half: load::Run,
 }
 
 /// Measures all subjects in each round, after one round that only warms them up.
@@ -99,17 +104,21 @@ pub fn take_turns(subjects: &mut [Subject], times: Times) {
     for round in 0..=times.rounds {
         let mut rates = HashMap::new();
         for subject in &mut *subjects {
-            let make = Rc::clone(&subject.request);
-            let pace = subject.pace.map(|name| rates[name]);
             let time = if round == 0 { WARM_UP } else { times.round };
-            let before = cpu_micros(&subject.processes);
-            let run = load::run(subject.address, CONNECTIONS, time, pace, subject.expected, move |number| {
-                make(round, number)
-            });
-            rates.insert(subject.name, run.rate());
-            let cpu_us_per_request = (cpu_micros(&subject.processes) - before) / run.requests() as f64;
+            let run = |part: usize, time: Duration, rate: Rate| {
+                let make = Rc::clone(&subject.request);
+                let Subject { address, connections, expected, .. } = *subject;
+                load::run(address, connections, time, rate, expected, move |number| make(2 * round + part, number))
+            };
+            let cpu = || subject.processes.iter().map(|process| cpu_micros(&[*process]));
+            let before: Vec<_> = cpu().collect();
+            let most = run(0, time, subject.pace.map_or(Rate::Most, |name| Rate::PerSecond(rates[name])));
+            let each = |(after, before): (f64, &f64)| (after - before) / most.requests() as f64;
+            let cpu_us_per_request = cpu().zip(&before).map(each).collect();
+            rates.insert(subject.name, most.rate());
+            let half = run(1, time / 2, Rate::PerSecond(most.rate() / 2.0));
             if round > 0 {
-                subject.rounds.push(Round { run, cpu_us_per_request });
+                subject.rounds.push(Round { most, cpu_us_per_request, half });
             }
             subject.processes.iter().copied().for_each(empty_log);
         }
@@ -134,18 +143,25 @@ pub fn cpu_micros(processes: &[u32]) -> f64 {
     ticks.sum::<f64>() * 1_000_000.0 / ticks_per_second
 }
 
-/// Prints rows of one scenario.
+/// Says what the columns of [`print_table`] mean.
+pub fn explain() {
+    println!("CPU and requests/s: as many as it can do, over connections with keep-alive, HTTP/1.1, its turn alone;");
+    println!("p50 and p99: half as many, at a constant rate, from when each request was due\n");
+}
+
+/// Prints rows of one scenario. A figure that a row does not have is a dash.
 pub fn print_table(rows: &[Value]) {
     println!(
-        "{:<22} {:>7} {:>12} {:>12} {:>12} {:>10} {:>10}",
-        "subject", "workers", "CPU µs, min", "median", "requests/s", "p50 µs", "p99 µs"
+        "{:<22} {:>7} {:>11} {:>12} {:>10} {:>12} {:>8} {:>8}",
+        "subject", "workers", "connections", "CPU µs, min", "median", "requests/s", "p50 µs", "p99 µs"
     );
     for row in rows {
-        let number = |name: &str, digits: usize| format!("{:.digits$}", row[name].as_f64().unwrap());
+        let number = |name: &str, digits: usize| row[name].as_f64().map_or("-".to_owned(), |n| format!("{n:.digits$}"));
         println!(
-            "{:<22} {:>7} {:>12} {:>12} {:>12} {:>10} {:>10}",
+            "{:<22} {:>7} {:>11} {:>12} {:>10} {:>12} {:>8} {:>8}",
             row["subject"].as_str().unwrap(),
             number("workers", 0),
+            number("connections", 0),
             number("cpu_us_per_request_min", 1),
             number("cpu_us_per_request_median", 1),
             number("requests_per_second", 0),
@@ -155,22 +171,38 @@ pub fn print_table(rows: &[Value]) {
     }
 }
 
-/// A subject's row of `summary.json`.
+/// A subject's row of `summary.json`: CPU and rate at the most that it can do, times of requests at half of that rate,
+/// which come at a constant pace.
 pub fn row(subject: &Subject) -> Value {
-    let cpu = sorted(subject.rounds.iter().map(|round| round.cpu_us_per_request));
-    let rates = sorted(subject.rounds.iter().map(|round| round.run.rate()));
-    let micros = sorted(subject.rounds.iter().flat_map(|round| &round.run.micros).map(|micros| f64::from(*micros)));
-    json!({
+    let cpu = sorted(subject.rounds.iter().map(|round| round.cpu_us_per_request.iter().sum()));
+    let rates = sorted(subject.rounds.iter().map(|round| round.most.rate()));
+    let halves = sorted(subject.rounds.iter().map(|round| round.half.rate()));
+    let micros = sorted(subject.rounds.iter().flat_map(|round| &round.half.micros).map(|micros| f64::from(*micros)));
+    let mut row = json!({
         "scenario": subject.scenario,
         "subject": subject.name,
         "workers": subject.workers,
-        "connections": CONNECTIONS,
+        "connections": subject.connections,
         "cpu_us_per_request_min": round_to_tenth(cpu[0]),
         "cpu_us_per_request_median": round_to_tenth(cpu[cpu.len() / 2]),
         "requests_per_second": round_to_tenth(rates[rates.len() / 2]),
         "p50_us": micros[micros.len() / 2],
         "p99_us": micros[micros.len() * 99 / 100],
-    })
+        "p50_and_p99_at_requests_per_second": round_to_tenth(halves[halves.len() / 2]),
+    });
+    if subject.processes.len() > 1 {
+        let median = |place: usize| {
+            let cpu = sorted(subject.rounds.iter().map(|round| round.cpu_us_per_request[place]));
+            round_to_tenth(cpu[cpu.len() / 2])
+        };
+        let name = |process: &u32| fs::read_to_string(format!("/proc/{process}/comm")).unwrap().trim().to_owned();
+        let each = subject.processes.iter().enumerate().map(|(place, process)| (name(process), median(place).into()));
+        row["cpu_us_per_request_median_of"] = Value::Object(each.collect());
+    }
+    if let Some(name) = subject.pace {
+        row["paced_by"] = name.into();
+    }
+    row
 }
 
 /// In ascending order.

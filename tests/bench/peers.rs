@@ -15,6 +15,14 @@ const LAST_ROUTE: &str = "              - match:
 /// An address and the length of its prefix.
 pub type Range = (std::net::Ipv4Addr, u8);
 
+/// The configuration with another build of the filter.
+pub fn with_wasm(configuration: &str, wasm: &str) -> String {
+    let (before, rest) = configuration.split_once("filename: ").unwrap();
+    let (own, after) = rest.split_once('\n').unwrap();
+    assert!(own.contains("dcr_edge.wasm"), "{own}");
+    format!("{before}filename: {wasm}\n{after}")
+}
+
 /// What answers requests that nothing refuses: Envoy itself, so that no other server is in the figures.
 pub fn answered_by_envoy(configuration: &str) -> String {
     with_last_route(configuration, "")
@@ -35,6 +43,10 @@ pub fn left_alone(configuration: &str) -> String {
 fn with_last_route(configuration: &str, more: &str) -> String {
     let (before, after) = configuration.split_once(LAST_ROUTE).unwrap();
     let answer = r#"direct_response: {status: 200, body: {inline_string: "ok"}}"#;
+    // What registers without the filter has nothing to register with.
+    let registration = "route:\n                  cluster: authorization_server\n";
+    assert!(before.contains(registration));
+    let before = before.replace(registration, &format!("{answer}\n"));
     format!("{before}              - match: {{prefix: /}}\n                {answer}\n{more}{after}")
 }
 
@@ -113,6 +125,79 @@ pub fn local_ratelimit(configuration: &str, burst: u32, per_second: u32) -> Stri
         "filter_enforced": always,
     });
     with_filter(configuration, "envoy.filters.http.local_ratelimit", &filter)
+}
+
+/// A script that compares the client's address with these ranges, one after the other, and denies as the filter does.
+pub fn lua_acl(configuration: &str, ranges: &[Range]) -> String {
+    let masked = |(address, length): &Range| {
+        let mask = u32::MAX.checked_shl(32 - u32::from(*length)).unwrap_or(0);
+        format!("{{{}, {}}}", (address.to_bits() & mask).cast_signed(), mask.cast_signed())
+    };
+    let ranges: Vec<_> = ranges.iter().map(masked).collect();
+    let script = format!(
+        r#"
+local ranges = {{{}}}
+function envoy_on_request(handle)
+  local a, b, c, d = string.match(handle:streamInfo():downstreamDirectRemoteAddress(), "^(%d+)%.(%d+)%.(%d+)%.(%d+)")
+  local address = bit.tobit(a * 16777216 + b * 65536 + c * 256 + d)
+  for _, range in ipairs(ranges) do
+    if bit.band(address, range[2]) == range[1] then
+      local id = handle:headers():get("x-request-id")
+      handle:respond(
+        {{[":status"] = "403", ["content-type"] = "application/json", ["cache-control"] = "no-store"}},
+        '{{"error":"access_denied","error_description":"an access rule blocks it","decision_id":"' .. id .. '"}}')
+      return
+    end
+  end
+end"#,
+        ranges.join(", ")
+    );
+    lua(configuration, &script)
+}
+
+/// A script with a token bucket, of which each worker has one of its own.
+pub fn lua_limit(configuration: &str, burst: u32, per_second: u32) -> String {
+    let script = format!(
+        r#"
+local tokens, last = {burst}, 0
+function envoy_on_request(handle)
+  local now = handle:timestamp(EnvoyTimestampResolution.MILLISECOND)
+  tokens, last = math.min({burst}, tokens + (now - last) * {per_second} / 1000), now
+  if tokens >= 1 then
+    tokens = tokens - 1
+    return
+  end
+  local id = handle:headers():get("x-request-id")
+  handle:respond(
+    {{[":status"] = "429", ["content-type"] = "application/json", ["cache-control"] = "no-store", ["retry-after"] = "1",
+     ["x-ratelimit-limit"] = "{burst}", ["x-ratelimit-remaining"] = "0",
+     ["x-ratelimit-reset"] = string.format("%d", math.ceil(now / 1000 + (1 - tokens) / {per_second}))}},
+    '{{"error":"too_many_requests","error_description":"too many registration requests","decision_id":"' .. id .. '"}}')
+end"#
+    );
+    lua(configuration, &script)
+}
+
+fn lua(configuration: &str, script: &str) -> String {
+    let filter = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+        "default_source_code": {"inline_string": script},
+    });
+    with_filter(configuration, "envoy.filters.http.lua", &filter)
+}
+
+/// An Envoy that asks a service over HTTP about each request: the store. It answers 404 to a path that it does not know,
+/// which is as little as any service can do; so that is what the design costs at least.
+pub fn ext_authz(configuration: &str) -> String {
+    let filter = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        "transport_api_version": "V3",
+        "http_service": {
+            "server_uri": {"uri": "http://dcr-store", "cluster": "dcr_store", "timeout": "2s"},
+            "path_prefix": "/authorize-request",
+        },
+    });
+    with_filter(configuration, "envoy.filters.http.ext_authz", &filter)
 }
 
 /// A gateway with so many workers, the filter's configuration as shipped with these members besides, and a stand-in for

@@ -4,7 +4,7 @@
 #   tests/bench/peers.sh DIR
 set -euo pipefail
 dir=${1:?usage: tests/bench/peers.sh DIR}
-oidc_provider=9.13.3
+packages=(oidc-provider@9.13.3 @modelcontextprotocol/sdk@1.32.2 express@5.1.0)
 
 fail() {
     printf 'peers: %s\n' "$1" >&2
@@ -12,11 +12,12 @@ fail() {
 }
 
 if ! { command -v node && command -v npm; } >/dev/null; then
-    fail 'node or npm is missing (Debian: apt install nodejs npm): the benchmark goes without oidc-provider'
+    fail 'node or npm is missing (Debian: apt install nodejs npm): the benchmark goes without servers on Node.js'
 fi
 mkdir -p "$dir"
-cp "$(dirname "$0")/oidc-provider.mjs" "$dir/"
-if ! grep -qs "\"version\": \"$oidc_provider\"" "$dir/node_modules/oidc-provider/package.json"; then
-    npm install --silent --no-audit --no-fund --prefix "$dir" "oidc-provider@$oidc_provider" >&2 ||
-        fail "npm could not install oidc-provider@$oidc_provider"
+cp "$(dirname "$0")"/*.mjs "$dir/"
+if [[ $(cat "$dir/installed" 2>/dev/null) != "${packages[*]}" ]]; then
+    npm install --silent --no-audit --no-fund --prefix "$dir" "${packages[@]}" >&2 ||
+        fail "npm could not install ${packages[*]}"
+    printf '%s\n' "${packages[*]}" >"$dir/installed"
 fi

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use dcr_edge::edge_api::{PROTOCOL_HEADER, PROTOCOL_VERSION};
 use serde_json::{Value, json};
@@ -11,20 +11,49 @@ use serde_json::{Value, json};
 /// A page ends behind this many bytes, as one of the store does.
 const PAGE_BYTES: usize = 256 * 1024;
 
-/// Starts one that tells `tenants`, each as the JSON of a `tenant::Snapshot`. Its threads end with the benchmark.
+/// What it tells, one text for each change.
+type Changes = Arc<RwLock<Vec<String>>>;
+
+/// One that goes on telling.
+pub struct StandIn {
+    /// Where it listens.
+    pub address: SocketAddr,
+    changes: Changes,
+}
+
+impl StandIn {
+    /// Starts one that tells `tenants`, each as the JSON of a `tenant::Snapshot`. Its threads end with the benchmark.
+    pub fn new(tenants: impl IntoIterator<Item = Value>) -> Self {
+        let changes: Vec<_> = (1..).zip(tenants).map(|(number, tenant)| change(number, number, &tenant)).collect();
+        let changes = Arc::new(RwLock::new(changes));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let told = Arc::clone(&changes);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let changes = Arc::clone(&told);
+                // An error means that the other side has gone.
+                std::thread::spawn(move || serve(stream, &changes).unwrap_or_default());
+            }
+        });
+        Self { address, changes }
+    }
+
+    /// Tells a new state of the tenant that was told as number `slot`, from 1 on.
+    pub fn tell(&self, slot: usize, tenant: &Value) {
+        let mut changes = self.changes.write().unwrap();
+        let version = changes.len() + 1;
+        changes.push(change(slot, version, tenant));
+    }
+}
+
+fn change(slot: usize, version: usize, tenant: &Value) -> String {
+    json!({"slot": slot, "version": version, "tenant": tenant}).to_string()
+}
+
+/// Starts one that tells `tenants` and no more.
 pub fn start(tenants: impl IntoIterator<Item = Value>) -> SocketAddr {
-    let change = |(number, tenant)| json!({"slot": number, "version": number, "tenant": tenant}).to_string();
-    let changes: Arc<[String]> = (1_u32..).zip(tenants).map(change).collect();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let changes = Arc::clone(&changes);
-            // An error means that the other side has gone.
-            std::thread::spawn(move || serve(stream, &changes).unwrap_or_default());
-        }
-    });
-    address
+    StandIn::new(tenants).address
 }
 
 /// The tenant of `localhost`, with registration enabled and these members of `dcr_edge`.
@@ -36,7 +65,7 @@ pub fn tenant(dcr_edge: Value) -> Value {
     })
 }
 
-fn serve(stream: TcpStream, changes: &[String]) -> std::io::Result<()> {
+fn serve(stream: TcpStream, changes: &Changes) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
     loop {
@@ -52,7 +81,7 @@ fn serve(stream: TcpStream, changes: &[String]) -> std::io::Result<()> {
         reader.read_exact(&mut body)?;
         let target = head.split(' ').nth(1).unwrap();
         let (status, body) = match target.strip_prefix("/edge/v1/changes?after=") {
-            Some(rest) => (200, page(changes, rest.split('&').next().unwrap().parse().unwrap())),
+            Some(rest) => (200, page(&changes.read().unwrap(), rest.split('&').next().unwrap().parse().unwrap())),
             None if !target.starts_with("/edge/") => (403, "{}".to_owned()),
             None if target.ends_with("/controls") => (200, controls(target.rsplit('/').nth(1).unwrap())),
             None => {

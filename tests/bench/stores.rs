@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
-use crate::load::{self, Expected};
+use crate::load::{self, Expected, Rate};
 use crate::measure::{CONNECTIONS, Times, cpu_micros, round_to_tenth, sorted};
 use crate::register::puts;
 use crate::support::http1::{self, Connection as Http};
@@ -117,7 +117,7 @@ fn register(stores: &[Store], time: std::time::Duration, round: usize) -> (f64, 
                 let store = &stores[index];
                 scope.spawn(move || {
                     let put = puts(&store.edge_token(), if index == 0 { "first" } else { "other" });
-                    load::run(store.address(), CONNECTIONS, time, None, Expected::only(201), move |number| {
+                    load::run(store.address(), CONNECTIONS, time, Rate::Most, Expected::only(201), move |number| {
                         put(round, number)
                     })
                 })

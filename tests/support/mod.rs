@@ -8,6 +8,7 @@
 //! | [`postgres`] | PostgreSQL servers |
 //! | [`process`] | a child process with its log, gone when its owner is |
 //! | [`geo`] | the databases that tell where the tests' clients are |
+//! | [`hot`] | the functions that every request runs through |
 //! | [`http1`], [`http2`] | clients that write raw HTTP/1.1, and HTTP/2 with any pieces and endings, also over TLS |
 //! | [`issuer`] | somebody else who signs tokens |
 //! | [`store`] | one `dcr-store` |
@@ -27,6 +28,7 @@
 pub mod envoy;
 pub mod gateway;
 pub mod geo;
+pub mod hot;
 pub mod http1;
 pub mod http2;
 pub mod issuer;
