@@ -75,10 +75,11 @@ test: build ## all tests, the filter in real Envoys included
 	chromium=$$(tests/support/chromium.sh) || exit 1; \
 	postgresql=$$(tests/support/postgresql.sh) || exit 1; \
 	pgbouncer=$$(tests/support/pgbouncer.sh) || exit 1; \
+	valgrind=$$(tests/support/valgrind.sh) || exit 1; \
 	DCR_TEST_ENVOY=$$envoy DCR_TEST_ENVOY_MATRIX=$$matrix DCR_TEST_MMDB_PYTHON=$$python DCR_TEST_AUTH0=$$auth0 \
 		DCR_TEST_SCHEMATHESIS=$$schemathesis DCR_TEST_AUTHORIZATION_SERVER=$$server DCR_TEST_LOGIN_CLIENTS=$$clients \
 		DCR_TEST_CHROMIUM=$$chromium DCR_TEST_POSTGRESQL=$$postgresql \
-		DCR_TEST_PGBOUNCER=$$pgbouncer DCR_TEST_MANIFESTS=$$manifests cargo test --release
+		DCR_TEST_PGBOUNCER=$$pgbouncer DCR_TEST_VALGRIND=$$valgrind DCR_TEST_MANIFESTS=$$manifests cargo test --release
 
 soak: build ## the fault tests for long: 20 rounds of each kill, 10 minutes of each flood; prints what was counted
 	@envoy=$$(envoy/get-envoy.sh $(ENVOY_VERSION)) || exit 1; \

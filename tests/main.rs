@@ -9,6 +9,7 @@
     clippy::unwrap_used
 )]
 
+mod budget;
 mod clients;
 mod envoy;
 mod faults;
