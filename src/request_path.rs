@@ -53,6 +53,8 @@ const OWN: [(&str, Endpoint); 3] =
 #[derive(Debug)]
 pub struct Routes {
     patterns: Box<[Pattern]>,
+    /// Whether no pattern has a capital: a path without one leads to the same endpoint then, whether case matters or not.
+    are_lower: bool,
 }
 
 /// A [`crate::tenant::PathPattern`], taken apart.
@@ -77,10 +79,13 @@ impl Pattern {
     /// Whether `path` is one of these. `equal` compares a segment with one of the pattern that is no star.
     fn has(&self, path: &[u8], equal: fn(&[u8], &[u8]) -> bool) -> bool {
         // Most paths differ in their first letters, which is seen without taking them apart.
-        if let Some(first) = self.segments.first().filter(|first| ***first != *b"*")
-            && !path.get(1..).and_then(|rest| rest.get(..first.len())).is_some_and(|start| equal(start, first))
-        {
-            return false;
+        if let Some(first) = self.segments.first().filter(|first| ***first != *b"*") {
+            let differs = |(letter, other): (&u8, &u8)| !letter.eq_ignore_ascii_case(other);
+            if path.get(1).zip(first.first()).is_some_and(differs)
+                || !path.get(1..).and_then(|rest| rest.get(..first.len())).is_some_and(|start| equal(start, first))
+            {
+                return false;
+            }
         }
         let mut names = path.split(|byte| *byte == b'/').skip(1);
         let mut is_next = |segment: &[u8]| {
@@ -110,7 +115,10 @@ impl Routes {
             patterns.iter().map(move |pattern| Pattern::new(endpoint, pattern.as_str()))
         });
         let forward = Pattern::new(Endpoint::ServerRegistration, &format!("{own_registration}/*"));
-        Self { patterns: std::iter::once(forward).chain(listed).collect() }
+        let patterns: Box<[_]> = std::iter::once(forward).chain(listed).collect();
+        let has_capital = |pattern: &Pattern| pattern.segments.concat().iter().any(u8::is_ascii_uppercase);
+        let are_lower = !patterns.iter().any(has_capital);
+        Self { patterns, are_lower }
     }
 
     /// The endpoint of a `:path` value, whose query does not matter.
@@ -127,6 +135,15 @@ impl Routes {
             _ => return Err(Disguised),
         }
         let place = self.place(path, |name, segment| name == segment);
+        // Nobody reads another path in most of them.
+        if self.are_lower && is_tidy(path) && without_format(path).is_none() {
+            return Ok(place.0);
+        }
+        self.read_generously(path, place)
+    }
+
+    /// The endpoint of `place`, to which `path` leads as it is, if no generous reader takes it elsewhere.
+    fn read_generously(&self, path: &[u8], place: Place) -> Result<Endpoint, Disguised> {
         // A tidy path has no case.
         let place_of = |path: &[u8]| self.place(path, <[u8]>::eq_ignore_ascii_case);
         let mut reading = Cow::Borrowed(path);
@@ -499,6 +516,21 @@ mod tests {
         fn a_plain_path_is_what_it_says(path in "(/[a-z0-9_-]{1,6}){1,4}") {
             let place = Routes::default().place(path.as_bytes(), |name, segment| name == segment);
             prop_assert_eq!(endpoint(&path), Ok(place.0));
+        }
+
+        #[test]
+        fn what_nobody_reads_otherwise_needs_no_second_look(
+            entry in proptest::sample::select(
+                EXACT.iter().chain(&SUBTREES).chain(&OWN).map(|(entry, _)| *entry).chain(["", "/"]).collect::<Vec<_>>()
+            ),
+            end in "[a-z/._-]{0,4}",
+            own in any::<bool>(),
+        ) {
+            let capital = serde_json::json!({"token": ["/OAuth/Token"], "closed": ["/Reg/*", "/x/*"]});
+            let routes = if own { Routes::new(&serde_json::from_value(capital).unwrap()) } else { Routes::default() };
+            let path = format!("/{entry}{end}").replacen("//", "/", 1);
+            let place = routes.place(path.as_bytes(), |name, segment| name == segment);
+            prop_assert_eq!(routes.classify(path.as_bytes()), routes.read_generously(path.as_bytes(), place));
         }
 
         #[test]
