@@ -22,6 +22,12 @@ const REQUESTS: usize = TENANTS;
 /// Changes of one tenant.
 const CHANGES: usize = 20;
 
+/// How often it is looked whether a change is in force.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// After that the filter has reported what the rules of all tenants did with the first requests: it does every ten seconds.
+const REPORTED: Duration = Duration::from_secs(21);
+
 /// So many that each of four workers gets some.
 const CONNECTIONS: usize = 16;
 
@@ -71,6 +77,7 @@ fn change_among() -> Vec<Value> {
             connection.receive().status
         };
         (0..tenants).for_each(|number| assert_eq!(status(number), 200));
+        std::thread::sleep(REPORTED);
         // What it does without any change in the same time is not theirs.
         let cpu = || cpu_micros(&[gateway.envoy_id()]) / 1_000.0;
         let (before, begun) = (cpu(), Instant::now());
@@ -84,7 +91,7 @@ fn change_among() -> Vec<Value> {
             let told = Instant::now();
             store.tell(1, &changed);
             while status(0) != expected {
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(LOOK);
                 assert!(told.elapsed() < Duration::from_secs(5), "the change is not seen");
             }
             millis.push(told.elapsed().as_secs_f64() * 1_000.0);
@@ -95,7 +102,7 @@ fn change_among() -> Vec<Value> {
         while begun.elapsed() < time {
             status(0);
             looks += 1;
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(LOOK);
         }
         assert!(looks > CHANGES);
         let each = ((with - (cpu() - before)) / CHANGES as f64).max(0.0);
