@@ -21,7 +21,7 @@
 //! measured.
 //!
 //! `cargo bench --profile release --bench edge -- passed acl_deny` runs only the scenarios that are called so or, where
-//! none is, have that in their names; `summary.json` has only their rows then. `BENCH_ROUNDS` (5) and `BENCH_SECONDS` (3)
+//! none is, have that in their names; `summary.json` has only their rows then. `BENCH_ROUNDS` (5) and `BENCH_SECONDS` (2)
 //! set how many rounds each subject has and how long one is; `BENCH_AGAINST` is another build of the filter that is measured
 //! beside it.
 

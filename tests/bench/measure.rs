@@ -35,7 +35,7 @@ impl Times {
             })
         };
         let rounds = number("BENCH_ROUNDS", 5.0) as usize;
-        Self { rounds: rounds.max(1), round: Duration::from_secs_f64(number("BENCH_SECONDS", 3.0)) }
+        Self { rounds: rounds.max(1), round: Duration::from_secs_f64(number("BENCH_SECONDS", 2.0)) }
     }
 }
 
