@@ -151,15 +151,20 @@ pub fn explain() {
 
 /// Prints rows of one scenario. A figure that a row does not have is a dash.
 pub fn print_table(rows: &[Value]) {
-    println!(
-        "{:<22} {:>7} {:>11} {:>12} {:>10} {:>12} {:>8} {:>8}",
-        "subject", "workers", "connections", "CPU µs, min", "median", "requests/s", "p50 µs", "p99 µs"
-    );
+    // What a limit let through stands beside what it costs.
+    let are_limited = rows.iter().any(|row| row["admitted_per_second"].is_f64());
+    let line = |cells: [String; 11]| {
+        let [name, workers, connections, cpu, median, rate, p50, p99, admitted, bound, kept] = cells;
+        print!("{name:<22} {workers:>7} {connections:>11} {cpu:>12} {median:>10} {rate:>12} {p50:>8} {p99:>8}");
+        println!("{}", if are_limited { format!(" {admitted:>10} {bound:>8} {kept:>7}") } else { String::new() });
+    };
+    let heads = ["subject", "workers", "connections", "CPU µs, min", "median", "requests/s", "p50 µs", "p99 µs"];
+    line(std::array::from_fn(|cell| [&heads[..], &["admitted/s", "bound/s", "bound"]].concat()[cell].to_owned()));
     for row in rows {
         let number = |name: &str, digits: usize| row[name].as_f64().map_or("-".to_owned(), |n| format!("{n:.digits$}"));
-        println!(
-            "{:<22} {:>7} {:>11} {:>12} {:>10} {:>12} {:>8} {:>8}",
-            row["subject"].as_str().unwrap(),
+        let kept = row["rounds_over_bound"].as_u64().map_or("-", |rounds| if rounds == 0 { "kept" } else { "BROKEN" });
+        line([
+            row["subject"].as_str().unwrap().to_owned(),
             number("workers", 0),
             number("connections", 0),
             number("cpu_us_per_request_min", 1),
@@ -167,7 +172,10 @@ pub fn print_table(rows: &[Value]) {
             number("requests_per_second", 0),
             number("p50_us", 0),
             number("p99_us", 0),
-        );
+            number("admitted_per_second", 1),
+            number("admitted_per_second_bound", 1),
+            kept.to_owned(),
+        ]);
     }
 }
 

@@ -170,13 +170,11 @@ fn compare(scenario: &'static str, peers: &[Peer], request: Request, expected: E
     let mut subjects: Vec<_> = peers.iter().map(subject).collect();
     measure::take_turns(&mut subjects, times);
     let mut rows: Vec<_> = subjects.iter().map(measure::row).collect();
+    for (row, subject) in rows.iter_mut().zip(&subjects).filter(|(_, subject)| subject.expected.status == 429) {
+        add_admitted(row, subject);
+    }
     measure::explain();
     measure::print_table(&rows);
-    if expected.status == 429 {
-        for (row, subject) in rows.iter_mut().zip(&subjects).filter(|(_, subject)| subject.expected.status == 429) {
-            add_admitted(row, subject);
-        }
-    }
     rows
 }
 
@@ -187,7 +185,7 @@ fn expected_of(peer: &Peer, expected: Expected) -> Expected {
     peer.status.map_or(Expected { admitted, ..expected }, Expected::only)
 }
 
-/// Adds what the limit let through to a row, and prints it beside the most that it may let through.
+/// Adds to a row what the limit let through, and the most that it may let through.
 fn add_admitted(row: &mut Value, subject: &Subject) {
     let seconds = |run: &crate::load::Run| run.elapsed.as_secs_f64();
     let runs = || subject.rounds.iter().map(|round| &round.most);
@@ -195,11 +193,6 @@ fn add_admitted(row: &mut Value, subject: &Subject) {
     let rates = sorted(runs().map(|run| run.admitted as f64 / seconds(run)));
     let (median, bound) = (rates[rates.len() / 2], sorted(runs().map(most))[rates.len() / 2]);
     let exceeded = runs().filter(|run| run.admitted as f64 / seconds(run) > most(run)).count();
-    let verdict = if exceeded == 0 { "kept in each round".to_owned() } else { format!("BROKEN in {exceeded} rounds") };
-    println!(
-        "{}, workers {}: {median:.1} admitted in a second, bound {bound:.1}, {verdict}",
-        subject.name, subject.workers
-    );
     row["admitted_per_second"] = round_to_tenth(median).into();
     row["admitted_per_second_bound"] = round_to_tenth(bound).into();
     row["rounds_over_bound"] = exceeded.into();
