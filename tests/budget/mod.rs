@@ -21,6 +21,10 @@ const TOLERANCE: f64 = 1.03;
 /// How far below; whoever makes one cheaper keeps it so by a smaller budget.
 const SLACK: f64 = 0.9;
 
+/// How far above where CI is not set, and anything below: another compiler than that of CI makes other code, which is no
+/// fault of whoever has it.
+const TOLERANCE_ELSEWHERE: f64 = 1.25;
+
 /// Calls of a short run and of a long one: the difference is nothing but calls.
 const CALLS: [u32; 2] = [100, 600];
 
@@ -60,10 +64,12 @@ fn each_hot_function_stays_within_its_budget_of_instructions() {
     });
     let names = |counts: &BTreeMap<String, f64>| counts.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&budget), names(&measured), "the budget has other functions: {measured:?}");
+    let (tolerance, slack) =
+        if std::env::var_os("CI").is_some() { (TOLERANCE, SLACK) } else { (TOLERANCE_ELSEWHERE, 0.0) };
     for (name, instructions) in &measured {
-        let most = budget[name] * TOLERANCE;
+        let most = budget[name] * tolerance;
         assert!(*instructions <= most, "{name} takes {instructions} instructions, {most:.0} at most: {measured:?}");
-        let least = budget[name] * SLACK;
+        let least = budget[name] * slack;
         assert!(
             *instructions >= least,
             "{name} takes only {instructions} instructions, lower its budget: {measured:?}"
