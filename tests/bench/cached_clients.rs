@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::measure::round_to_tenth;
-use crate::support::gateway::Gateway;
-use crate::support::http1::{self, Connection};
+use crate::support::http1::Connection;
 use crate::support::process::rss_mib;
 use crate::{peers, stand_in};
 
@@ -30,16 +29,10 @@ pub fn run() -> Vec<Value> {
 fn measure(clients: usize) -> f64 {
     let look_ups = json!({"client_lookups": {"burst": 100_000, "per_second": 100_000}});
     let store = stand_in::start([stand_in::tenant(look_ups)]);
-    let gateway = Gateway::start(peers::options(store, 1, json!({}), peers::answered_by_envoy));
-    gateway.wait_for_settings();
+    let gateway = peers::with_settings(peers::options(store, 1, json!({}), peers::answered_by_envoy));
     let mut connection = Connection::open(gateway.http_address());
     for number in 0..CLIENTS {
-        let target = format!(
-            "/authorize?client_id=tpc_{:0>32}&response_type=code&redirect_uri=https%3A%2F%2Fapp.example%2Fcb\
-             &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256",
-            number % clients
-        );
-        connection.send(&http1::request("GET", &target, &[], b""));
+        connection.send(&stand_in::authorization_request(number % clients));
         let response = connection.receive();
         assert_eq!(response.status, 200, "{response:?}");
     }

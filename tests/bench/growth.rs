@@ -28,13 +28,7 @@ pub fn run(times: Times) -> Vec<Value> {
     }
     for (scenario, count) in [("clients_1", 1), ("clients_100", 100), ("clients_10k", 10_000)] {
         let look_ups = json!({"client_lookups": {"burst": 100_000, "per_second": 100_000}});
-        let requests = (0..count).map(|number| {
-            let target = format!(
-                "/authorize?client_id=tpc_{number:0>32}&response_type=code&redirect_uri=https%3A%2F%2Fapp.example%2Fcb\
-                 &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256"
-            );
-            http1::request("GET", &target, &[], b"")
-        });
+        let requests = (0..count).map(stand_in::authorization_request);
         grown.push((scenario, count, gateway([stand_in::tenant(look_ups)]), any_of(requests.collect())));
     }
     let mut subjects: Vec<_> = grown
@@ -64,9 +58,7 @@ pub fn run(times: Times) -> Vec<Value> {
 }
 
 fn gateway(tenants: impl IntoIterator<Item = Value>) -> Gateway {
-    let gateway = Gateway::start(peers::options(stand_in::start(tenants), 1, json!({}), peers::answered_by_envoy));
-    gateway.wait_for_settings();
-    gateway
+    peers::with_settings(peers::options(stand_in::start(tenants), 1, json!({}), peers::answered_by_envoy))
 }
 
 /// One after the other.

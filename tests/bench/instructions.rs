@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Gateway, Options};
-use crate::support::http1;
 use crate::support::output_of;
 use crate::support::process::Process;
+use crate::support::{callgrind, http1};
 use crate::{peers, stand_in};
 
 /// Requests that are counted, and as many that go before them.
@@ -111,9 +111,6 @@ fn count(results: &Path, gateway: &Gateway) -> f64 {
     drop(connection);
     process.terminate();
     // Each of them begins at nothing.
-    let total = |part: u32| -> f64 {
-        let counts = std::fs::read_to_string(counts.with_extension(part.to_string())).unwrap();
-        counts.lines().find_map(|line| line.strip_prefix("totals: ")).unwrap().parse().unwrap()
-    };
-    total(1) - total(2)
+    let total = |part: &str| callgrind::total(&counts.with_extension(part));
+    total("1") - total("2")
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -37,9 +38,7 @@ impl Times {
         let rounds = number("BENCH_ROUNDS", 5.0) as usize;
         Self { rounds: rounds.max(1), round: Duration::from_secs_f64(number("BENCH_SECONDS", 2.0)) }
     }
-}
 
-impl Times {
     /// How many rounds each subject has.
     pub fn rounds(self) -> usize {
         self.rounds
@@ -131,16 +130,19 @@ fn empty_log(process: u32) {
     fs::File::options().write(true).open(format!("/proc/{process}/fd/1")).unwrap().set_len(0).unwrap();
 }
 
+/// The unit of times in `/proc`.
+static TICKS_PER_SECOND: LazyLock<f64> =
+    LazyLock::new(|| output_of(Command::new("getconf").arg("CLK_TCK")).parse().unwrap());
+
 /// CPU time that processes have used, in microseconds: fields 14 and 15 of proc_pid_stat(5).
 pub fn cpu_micros(processes: &[u32]) -> f64 {
-    let ticks_per_second: f64 = output_of(Command::new("getconf").arg("CLK_TCK")).parse().unwrap();
     let ticks = processes.iter().map(|process| {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
         // The command's name may have blanks in it; it ends with the last parenthesis.
         let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()
     });
-    ticks.sum::<f64>() * 1_000_000.0 / ticks_per_second
+    ticks.sum::<f64>() * 1_000_000.0 / *TICKS_PER_SECOND
 }
 
 /// Says what the columns of [`print_table`] mean.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::Options;
+use crate::support::gateway::{Gateway, Options};
 
 const ROUTER: &str = "          - name: envoy.filters.http.router\n";
 const LAST_ROUTE: &str = "              - match:
@@ -198,6 +198,13 @@ pub fn ext_authz(configuration: &str) -> String {
         },
     });
     with_filter(configuration, "envoy.filters.http.ext_authz", &filter)
+}
+
+/// Starts a gateway and waits until the stand-in's settings are in force.
+pub fn with_settings(options: Options) -> Gateway {
+    let gateway = Gateway::start(options);
+    gateway.wait_for_settings();
+    gateway
 }
 
 /// A gateway with so many workers, the filter's configuration as shipped with these members besides, and a stand-in for

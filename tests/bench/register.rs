@@ -14,7 +14,7 @@ use crate::load::Expected;
 use crate::measure::{self, CONNECTIONS, Subject, Times, sorted};
 use crate::support::gateway::{Gateway, Options, listening};
 use crate::support::process::Process;
-use crate::support::{http1, root};
+use crate::support::{hot, http1, root};
 
 /// The store alone, at the rate of the gateway.
 const PACED: &str = "dcr-store, paced";
@@ -111,17 +111,7 @@ fn without_filter(configuration: String) -> String {
 
 /// The registration of the README.
 fn registration(target: &str) -> Vec<u8> {
-    http1::request("POST", target, &[("content-type", b"application/json")], metadata().to_string().as_bytes())
-}
-
-fn metadata() -> Value {
-    json!({
-        "client_name": "My Dynamic Application",
-        "redirect_uris": ["https://application.example.com/callback"],
-        "token_endpoint_auth_method": "none",
-        "grant_types": ["authorization_code", "refresh_token"],
-        "response_types": ["code"],
-    })
+    http1::request("POST", target, &[("content-type", b"application/json")], hot::registration().to_string().as_bytes())
 }
 
 /// What the edge would send to the store for [`registration`].
@@ -132,7 +122,7 @@ pub fn puts(edge_token: &str, by: &'static str) -> measure::Request {
         let path = format!("/edge/v1/tenants/default/clients/tpc_{by}{round:011}{number:016}");
         let headers: [(&str, &[u8]); 2] =
             [("authorization", authorization.as_bytes()), ("content-type", b"application/json")];
-        http1::request("PUT", &path, &headers, json!({"metadata": metadata()}).to_string().as_bytes())
+        http1::request("PUT", &path, &headers, json!({"metadata": hot::registration()}).to_string().as_bytes())
     })
 }
 

@@ -10,9 +10,9 @@ use crate::load::Expected;
 use crate::measure::{self, CONNECTIONS, Request, Subject, Times, always, round_to_tenth, sorted};
 use crate::peers::{self, Range};
 use crate::stand_in;
-use crate::support::gateway::{Gateway, Options};
-use crate::support::http1;
+use crate::support::gateway::Gateway;
 use crate::support::store::{Folder, Store};
+use crate::support::{hot, http1};
 
 /// What [`limit_deny`] lets through at once, and each second after: so little that what is refused makes the figures.
 const BURST: u32 = 20;
@@ -56,8 +56,13 @@ impl Peer {
 
 /// The filter, and another build of it where `BENCH_AGAINST` has a path.
 fn edges(workers: u32, store: SocketAddr, filter: &Value, edit: fn(&str) -> String) -> Vec<Peer> {
-    let start =
-        |name, options| Peer { name, workers, gateway: with_settings(options), helpers: Vec::new(), status: None };
+    let start = |name, options| Peer {
+        name,
+        workers,
+        gateway: peers::with_settings(options),
+        helpers: Vec::new(),
+        status: None,
+    };
     let mut edges = vec![start("dcr-edge", peers::options(store, workers, filter.clone(), edit))];
     if let Ok(wasm) = std::env::var("BENCH_AGAINST") {
         let edit = move |configuration: &str| peers::with_wasm(&edit(configuration), &wasm);
@@ -92,13 +97,10 @@ pub fn authorize_cached(times: Times) -> Vec<Value> {
     // All connections ask for it at once before anybody knows it.
     let look_ups = json!({"client_lookups": {"burst": 1_000, "per_second": 1_000}});
     let store = stand_in::start([stand_in::tenant(look_ups)]);
-    let target = "/authorize?client_id=tpc_0123456789abcdefghijklmnopqrstuv&response_type=code\
-        &redirect_uri=http%3A%2F%2F127.0.0.1%3A49152%2Fcb&scope=read%20write%20offline_access\
-        &state=af0ifjsldkj9zX3kQ&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM\
-        &code_challenge_method=S256&resource=https%3A%2F%2Fapi.example%2F";
+    let target = format!("/authorize?{}", hot::AUTHORIZATION_REQUEST);
     let mut peers = edges(1, store, &json!({}), peers::answered_by_envoy);
     peers.push(Peer::bare(store));
-    compare("authorize_cached", &peers, always(http1::request("GET", target, &[], b"")), Expected::only(200), times)
+    compare("authorize_cached", &peers, always(http1::request("GET", &target, &[], b"")), Expected::only(200), times)
 }
 
 /// The client's address is in one of `count` ranges, which stands in their middle: what is looked at one after the other
@@ -196,13 +198,6 @@ fn add_admitted(row: &mut Value, subject: &Subject) {
     row["admitted_per_second"] = round_to_tenth(median).into();
     row["admitted_per_second_bound"] = round_to_tenth(bound).into();
     row["rounds_over_bound"] = exceeded.into();
-}
-
-/// Starts a gateway and waits until the stand-in's settings are in force.
-fn with_settings(options: Options) -> Gateway {
-    let gateway = Gateway::start(options);
-    gateway.wait_for_settings();
-    gateway
 }
 
 fn get() -> Vec<u8> {

@@ -8,6 +8,8 @@ use std::sync::{Arc, RwLock};
 use dcr_edge::edge_api::{PROTOCOL_HEADER, PROTOCOL_VERSION};
 use serde_json::{Value, json};
 
+use crate::support::{hot, http1};
+
 /// A page ends behind this many bytes, as one of the store does.
 const PAGE_BYTES: usize = 256 * 1024;
 
@@ -111,19 +113,16 @@ fn page(changes: &[String], after: usize) -> String {
     format!(r#"{{"instance": "ab", "full": {full}, "head": {head}, "more": {more}, "tenants": [{tenants}]}}"#)
 }
 
-/// A client of any id: public, for one callback and one API.
+/// A client of any id, with what it may do.
 fn controls(client_id: &str) -> String {
-    let client = json!({
-        "client_id": client_id,
-        "security_mode": "strict",
-        "self_registered": true,
-        "redirect_uris": ["https://app.example/cb", "http://127.0.0.1/cb"],
-        "grant_types": ["authorization_code", "refresh_token"],
-        "token_endpoint_auth_method": "none",
-        "redirection_policy": "open_redirect_protection",
-    });
-    let grant = json!({
-        "audience": "https://api.example", "scope": ["read", "write"], "subject_type": "user", "allow_offline_access": true
-    });
-    json!({"client": client, "permissions": {"grants": [grant], "connections": ["staff"]}}).to_string()
+    json!({"client": hot::client(client_id), "permissions": hot::permissions()}).to_string()
+}
+
+/// An authorization request of the client with this number, as short as it may be.
+pub fn authorization_request(client: usize) -> Vec<u8> {
+    let target = format!(
+        "/authorize?client_id=tpc_{client:0>32}&response_type=code&redirect_uri=https%3A%2F%2Fapp.example%2Fcb\
+         &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256"
+    );
+    http1::request("GET", &target, &[], b"")
 }

@@ -69,8 +69,8 @@ fn change_among() -> Vec<Value> {
     println!("{:<12} {:>8} {:>26} {:>16}", "subject", "tenants", "until it is in force, ms", "CPU ms of each");
     let measure = |tenants: usize| {
         let store = StandIn::new((0..tenants).map(tenant));
-        let gateway = Gateway::start(peers::options(store.address, 1, json!({}), peers::answered_by_envoy));
-        gateway.wait_for_settings();
+        let options = peers::options(store.address, 1, json!({}), peers::answered_by_envoy);
+        let gateway = peers::with_settings(options);
         let mut connection = Connection::open(gateway.http_address());
         let mut status = |number: usize| {
             connection.send(&http1::request("GET", "/", &[("host", domain(number).as_bytes())], b""));
@@ -122,9 +122,7 @@ fn change_among() -> Vec<Value> {
 fn measure(name: &str, workers: u32, tenants: usize) -> Value {
     let store = stand_in::start((0..tenants).map(tenant));
     let gateway = if name == "dcr-edge" {
-        let gateway = Gateway::start(peers::options(store, workers, json!({}), peers::answered_by_envoy));
-        gateway.wait_for_settings();
-        gateway
+        peers::with_settings(peers::options(store, workers, json!({}), peers::answered_by_envoy))
     } else {
         Gateway::start(peers::options(store, workers, json!({}), peers::bare))
     };

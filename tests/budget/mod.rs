@@ -2,12 +2,11 @@
 //! change that makes one of them dearer fails here, whatever else the machine does.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 
 use crate::support::gateway::tool;
-use crate::support::hot;
 use crate::support::process::output;
+use crate::support::{callgrind, hot};
 
 /// What each may take, by name: instructions of one call, on x86-64, in a release build.
 const BUDGET: &str = include_str!("instructions.json");
@@ -52,7 +51,7 @@ fn each_hot_function_stays_within_its_budget_of_instructions() {
         command.arg(std::env::current_exe().unwrap()).args(["--exact", "budget::calls", "--test-threads", "1"]);
         let output = output(command.env(VARIABLE, format!("{name} {calls}")));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        total(&counts)
+        callgrind::total(&counts)
     };
     let measured: BTreeMap<String, f64> = std::thread::scope(|scope| {
         let measure = |name: &'static str| {
@@ -75,10 +74,4 @@ fn each_hot_function_stays_within_its_budget_of_instructions() {
             "{name} takes only {instructions} instructions, lower its budget: {measured:?}"
         );
     }
-}
-
-/// All instructions that callgrind counted.
-fn total(counts: &Path) -> f64 {
-    let counts = std::fs::read_to_string(counts).unwrap();
-    counts.lines().find_map(|line| line.strip_prefix("totals: ")).unwrap().parse().unwrap()
 }

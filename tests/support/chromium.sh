@@ -11,15 +11,7 @@ find_it() {
     return 1
 }
 
-install_it() {
-    [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null || return 1
-    printf 'chromium: installing it with apt-get (once)\n' >&2
-    local install=(apt-get install --yes --quiet --quiet --no-install-recommends chromium)
-    export DEBIAN_FRONTEND=noninteractive
-    "${install[@]}" >/dev/null 2>&1 || { apt-get update --quiet --quiet >&2 && "${install[@]}" >/dev/null; }
-}
-
-if ! find_it && ! { install_it && find_it; }; then
+if ! find_it && ! { "${0%/*}/apt-install.sh" chromium && find_it; }; then
     printf 'chromium: there is none (Debian: apt install chromium): the test with a browser is skipped\n' >&2
     [[ -z ${CI:-} ]] || exit 1
 fi

@@ -11,7 +11,48 @@ use dcr_edge::registration;
 use dcr_edge::request_path::{Endpoint, Routes};
 use dcr_edge::tenant::{DcrEdge, RateLimit, SecurityMode, Settings};
 use dcr_edge::third_party::{Parameters, authorize};
-use serde_json::json;
+use serde_json::{Value, json};
+
+/// The id of the client that sends [`AUTHORIZATION_REQUEST`].
+const CLIENT_ID: &str = "tpc_0123456789abcdefghijklmnopqrstuv";
+
+/// The query of an authorization request that [`client`] may send.
+pub const AUTHORIZATION_REQUEST: &str = "client_id=tpc_0123456789abcdefghijklmnopqrstuv&response_type=code\
+    &redirect_uri=http%3A%2F%2F127.0.0.1%3A49152%2Fcb&scope=read%20write%20offline_access\
+    &state=af0ifjsldkj9zX3kQ&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM\
+    &code_challenge_method=S256&resource=https%3A%2F%2Fapi.example%2F";
+
+/// The registration of the README.
+pub fn registration() -> Value {
+    json!({
+        "client_name": "My Dynamic Application",
+        "redirect_uris": ["https://application.example.com/callback"],
+        "token_endpoint_auth_method": "none",
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+    })
+}
+
+/// A public client.
+pub fn client(client_id: &str) -> Value {
+    json!({
+        "client_id": client_id,
+        "security_mode": "strict",
+        "self_registered": true,
+        "redirect_uris": ["https://app.example/cb", "http://127.0.0.1/cb"],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "token_endpoint_auth_method": "none",
+        "redirection_policy": "open_redirect_protection",
+    })
+}
+
+/// What it may do: at one API, for users of one connection.
+pub fn permissions() -> Value {
+    let grant = json!({
+        "audience": "https://api.example", "scope": ["read", "write"], "subject_type": "user", "allow_offline_access": true
+    });
+    json!({"grants": [grant], "connections": ["staff"]})
+}
 
 /// A function and what it is called with.
 pub struct Hot {
@@ -70,16 +111,9 @@ fn classify() -> Box<dyn Fn()> {
     })
 }
 
-/// The registration of the README.
+/// The registration of the README, checked.
 fn check() -> Box<dyn Fn()> {
-    let body = json!({
-        "client_name": "My Dynamic Application",
-        "redirect_uris": ["https://application.example.com/callback"],
-        "token_endpoint_auth_method": "none",
-        "grant_types": ["authorization_code", "refresh_token"],
-        "response_types": ["code"],
-    });
-    let (body, rules) = (body.to_string(), DcrEdge::default());
+    let (body, rules) = (registration().to_string(), DcrEdge::default());
     Box::new(move || {
         black_box(registration::check(black_box(body.as_bytes()), SecurityMode::Strict, &rules).unwrap());
     })
@@ -87,31 +121,11 @@ fn check() -> Box<dyn Fn()> {
 
 /// An authorization request of a client, from its query to what goes on.
 fn hold() -> Box<dyn Fn()> {
-    let client: ClientRecord = serde_json::from_value(json!({
-        "client_id": "tpc_0123456789abcdefghijklmnopqrstuv",
-        "security_mode": "strict",
-        "self_registered": true,
-        "redirect_uris": ["https://app.example/cb", "http://127.0.0.1/cb"],
-        "grant_types": ["authorization_code", "refresh_token"],
-        "token_endpoint_auth_method": "none",
-        "redirection_policy": "open_redirect_protection",
-    }))
-    .unwrap();
-    let permissions: Permissions = serde_json::from_value(json!({
-        "grants": [{
-            "audience": "https://api.example", "scope": ["read", "write"], "subject_type": "user",
-            "allow_offline_access": true,
-        }],
-        "connections": ["staff"],
-    }))
-    .unwrap();
+    let client: ClientRecord = serde_json::from_value(client(CLIENT_ID)).unwrap();
+    let permissions: Permissions = serde_json::from_value(permissions()).unwrap();
     let settings = Settings::default();
-    let query = b"client_id=tpc_0123456789abcdefghijklmnopqrstuv&response_type=code\
-        &redirect_uri=http%3A%2F%2F127.0.0.1%3A49152%2Fcb&scope=read%20write%20offline_access\
-        &state=af0ifjsldkj9zX3kQ&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM\
-        &code_challenge_method=S256&resource=https%3A%2F%2Fapi.example%2F";
     Box::new(move || {
-        let sent = Parameters::parse(black_box(query)).unwrap();
+        let sent = Parameters::parse(black_box(AUTHORIZATION_REQUEST.as_bytes())).unwrap();
         black_box(authorize(sent, &client, &permissions, &settings).unwrap().parameters.encode());
     })
 }

@@ -7,6 +7,7 @@
 //! | [`envoy`] | one Envoy |
 //! | [`postgres`] | PostgreSQL servers |
 //! | [`process`] | a child process with its log, gone when its owner is |
+//! | [`callgrind`] | what callgrind counted |
 //! | [`geo`] | the databases that tell where the tests' clients are |
 //! | [`hot`] | the functions that every request runs through |
 //! | [`http1`], [`http2`] | clients that write raw HTTP/1.1, and HTTP/2 with any pieces and endings, also over TLS |
@@ -25,6 +26,7 @@
 //! A gateway takes a second to start. Keep it in a local variable of the test: values in a `static` are never
 //! dropped, and their processes would outlive the tests.
 
+pub mod callgrind;
 pub mod envoy;
 pub mod gateway;
 pub mod geo;

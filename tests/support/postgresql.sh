@@ -13,14 +13,11 @@ find_it() {
 
 install_it() {
     [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null || return 1
-    printf 'postgresql: installing it with apt-get (once)\n' >&2
     # The tests start servers of their own; Debian would make one for everybody.
     mkdir -p /etc/postgresql-common
     [[ -e /etc/postgresql-common/createcluster.conf ]] ||
         printf 'create_main_cluster = false\n' >/etc/postgresql-common/createcluster.conf
-    local install=(apt-get install --yes --quiet --quiet --no-install-recommends postgresql)
-    export DEBIAN_FRONTEND=noninteractive
-    "${install[@]}" >/dev/null 2>&1 || { apt-get update --quiet --quiet >&2 && "${install[@]}" >/dev/null; }
+    "${0%/*}/apt-install.sh" postgresql
 }
 
 if ! find_it && ! { install_it && find_it; }; then
